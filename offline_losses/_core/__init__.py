@@ -1,0 +1,1 @@
+"""What every room shares: input checks, and mask, weight and reduction."""
