@@ -1,0 +1,263 @@
+r"""Dataset time: statistics and selections over whole episodes, made once before any network exists.
+
+Time is the last axis, flat over the dataset `[N]` or in rows `[*batch, T]`; `done` is True on the last step of an
+episode, and the last step of the axis always ends one, so that an unfinished last episode counts as an episode. The
+episodes of all rows belong to one dataset and are ranked together. Nothing here knows padding: hand in the flat data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_flags,
+    check_float,
+    check_knob,
+    check_option,
+    check_sequence,
+    check_shape,
+)
+from offline_losses._core.reduce import promoted, select, upcast
+from offline_losses.recurrence import linear_recurrence, sequence_end
+
+
+class ObservationStatistics(NamedTuple):
+    """Mean and standard deviation of each observation dimension, both `[D]`."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Tensor:
+    r"""Return of the whole episode, written on each of its steps: a column to filter, weight or condition by.
+
+    $$R_t = \sum_{k=0}^{L-1} \gamma^k r_{s+k} \qquad \text{for every step } t \text{ of the episode of length } L
+    \text{ that starts at } s$$
+
+    Args:
+        reward: `[*batch, T]`.
+        done: bool `[*batch, T]`, True on the last step of an episode.
+        discount: $\gamma$ in [0, 1], counted from the episode's first step.
+
+    Returns:
+        `[*batch, T]`, in the input's dtype.
+
+    Gradient:
+        `reward`, and `discount` if it is a tensor.
+
+    Raises:
+        ValueError: shapes that differ, `discount` out of range.
+        TypeError: not a tensor, integer rewards, a `done` that is not bool.
+
+    Example:
+        >>> import torch
+        >>> episode_return(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([False, True, False]))
+        tensor([3., 3., 5.])
+
+    Reference:
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, section 2 (the return of a
+        trajectory).
+    """
+    check_sequence("episode_return", discount, {"reward": reward}, done=done)
+    to_go = linear_recurrence(reward, torch.ones_like(reward) * discount, cut=done)
+    return to_go.gather(-1, _first_step(_start(sequence_end(done))))
+
+
+def return_filter(
+    reward: Tensor, done: Tensor, *, fraction: Knob, discount: Knob = 1.0, by: str = "episodes"
+) -> Tensor:
+    r"""Select the steps of the best episodes: what filtered behavior cloning imitates.
+
+    Episodes are ranked by their return, the earlier one first among equals; an episode whose return is NaN ranks last.
+
+    - `by="episodes"` keeps the best $\max(1, \lfloor fn + ½ \rfloor)$ of $n$ episodes.
+    - `by="steps"` keeps the best episodes, whole, up to the first that would carry their steps beyond
+      $\lfloor fN + ½ \rfloor$ of $N$ steps; the very best is always kept.
+
+    Args:
+        reward: `[*batch, T]`.
+        done: bool `[*batch, T]`, True on the last step of an episode.
+        fraction: $f$ in (0, 1], the share to keep.
+        discount: $\gamma$ in [0, 1] of the ranking return, counted from the episode's first step.
+        by: `"episodes"` or `"steps"`, what the share is a share of.
+
+    Returns:
+        bool `[*batch, T]`, True on every step of a kept episode.
+
+    Gradient:
+        None: a selection.
+
+    Raises:
+        ValueError: shapes that differ, `fraction` or `discount` out of range, another `by`.
+        TypeError: not a tensor, integer rewards, a `done` that is not bool.
+
+    Example:
+        >>> import torch
+        >>> reward, done = torch.tensor([1.0, 1.0, 5.0]), torch.tensor([False, True, True])
+        >>> return_filter(reward, done, fraction=0.5)
+        tensor([False, False,  True])
+
+    Reference:
+        Chen et al., Decision Transformer, arXiv:2106.01345, section 5.1 (percentile behavior cloning, by steps).
+        Others count episodes, and split them by other rules: see `docs/lineage.md`.
+    """
+    check_sequence("return_filter", discount, {"reward": reward}, done=done)
+    check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
+    check_option("return_filter", "by", by, ("episodes", "steps"))
+    end = sequence_end(done).flatten()
+    start, step = _start(end), torch.arange(end.numel(), device=end.device)
+    rewards = upcast(reward.detach()).flatten()
+    score = linear_recurrence(rewards, torch.ones_like(rewards) * discount, cut=end)
+    score = torch.where(start & ~score.isnan(), score, -torch.inf)
+    order = score.sort(descending=True, stable=True).indices  # an episode is represented by its first step
+    if by == "episodes":
+        used = start[order].cumsum(-1) - 1
+        limit = _share(fraction, start.sum()).clamp(min=1)
+    else:
+        last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
+        length = torch.where(start, last_step - step + 1, 0)
+        used = length[order].cumsum(-1)
+        limit = _share(fraction, torch.full_like(used[0], end.numel())) + 1
+    first = start[order] & (start[order].cumsum(-1) == 1)
+    kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
+    return kept.gather(-1, _first_step(start)).view(done.shape)
+
+
+def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
+    r"""Factor that brings the range of the dataset's episode returns to a fixed size, as is usual for locomotion data.
+
+    $$c = \frac{H}{\max_i R_i - \min_i R_i} \quad \text{over the episodes } i, \qquad c = 1 \text{ if all are equal}$$
+
+    Multiply the rewards by it. It never shifts them, which would reward or punish long episodes.
+
+    Args:
+        reward: `[*batch, T]`.
+        done: bool `[*batch, T]`, True on the last step of an episode.
+        horizon: $H$, the range wanted, in units of return; positive.
+        discount: $\gamma$ in [0, 1] of the return, counted from the episode's first step.
+
+    Returns:
+        0-d, in the input's dtype.
+
+    Gradient:
+        `reward` (through the best and the worst episode), and `horizon` and `discount` if they are tensors.
+
+    Raises:
+        ValueError: shapes that differ, a knob out of range.
+        TypeError: not a tensor, integer rewards, a `done` that is not bool.
+
+    Example:
+        >>> import torch
+        >>> reward_scale(torch.tensor([1.0, 2.0, 8.0]), torch.tensor([False, True, True]))
+        tensor(200.)
+
+    Reference:
+        Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning, arXiv:2110.06169, appendix
+        B (rewards divided by the range of returns and multiplied by 1000).
+    """
+    check_sequence("reward_scale", discount, {"reward": reward}, done=done)
+    check_knob("reward_scale", "horizon", horizon, 0.0)
+    start = _start(sequence_end(done))
+    rewards = upcast(reward)
+    score = linear_recurrence(rewards, torch.ones_like(rewards) * discount, cut=done)
+    best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
+    spread = best - worst
+    equal = spread == 0
+    return torch.where(equal, 1.0, horizon / torch.where(equal, 1.0, spread)).to(reward.dtype)
+
+
+def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -> ObservationStatistics:
+    r"""Mean and standard deviation of each observation dimension over the dataset, for `normalize_observation`.
+
+    $$\mu_d = \frac1N \sum_n o_{nd}, \qquad \sigma_d = \sqrt{\frac1N \sum_n (o_{nd} - \mu_d)^2}$$
+
+    Args:
+        observation: `[*batch, D]`; all leading axes are samples.
+        mask: bool `[*batch]`, True where the sample exists.
+
+    Returns:
+        `ObservationStatistics(mean, std)`, both `[D]`, in the input's dtype; zeros if no sample exists.
+
+    Gradient:
+        `observation` (none through the deviation of a constant dimension).
+
+    Raises:
+        ValueError: no observation axis, a mask of another shape.
+        TypeError: not a tensor, integer observations, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> observation_statistics(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        ObservationStatistics(mean=tensor([2., 5.]), std=tensor([1., 0.]))
+
+    Reference:
+        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equation 5.
+    """
+    check_float("observation_statistics", observation=observation)
+    check_axis("observation_statistics", "observation", observation, "dimension")
+    check_flags("observation_statistics", observation.shape[:-1], mask=mask)
+    exists = torch.ones_like(observation[..., 0], dtype=torch.bool) if mask is None else mask
+    exists = exists.unsqueeze(-1).expand_as(observation).reshape(-1, observation.shape[-1])
+    samples = select(exists, upcast(observation).reshape(-1, observation.shape[-1]))
+    count = exists.sum(0).clamp(min=1)
+    mean = samples.sum(0) / count
+    variance = select(exists, samples - mean).square().sum(0) / count
+    constant = variance == 0  # the square root has no derivative there
+    std = torch.where(constant, 0.0, torch.where(constant, 1.0, variance).sqrt())
+    return ObservationStatistics(mean.to(observation.dtype), std.to(observation.dtype))
+
+
+def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, epsilon: Knob = 1e-3) -> Tensor:
+    r"""Observation with each dimension at zero mean and unit deviation; a constant dimension becomes zero.
+
+    $$\tilde o = \frac{o - \mu}{\sigma + \epsilon}$$
+
+    Args:
+        observation: `[*batch, D]`.
+        mean: `[D]`, from `observation_statistics` of the training data.
+        std: `[D]`, likewise.
+        epsilon: added to the deviation, in units of the observation; positive.
+
+    Returns:
+        `[*batch, D]`, in the input's dtype.
+
+    Gradient:
+        `observation`, `mean`, `std`, and `epsilon` if it is a tensor.
+
+    Raises:
+        ValueError: `mean` or `std` not of shape `[D]`, `epsilon` not positive.
+        TypeError: not a tensor, integer observations.
+
+    Example:
+        >>> import torch
+        >>> normalize_observation(torch.tensor([[4.0]]), torch.tensor([2.0]), torch.tensor([0.999]))
+        tensor([[2.]])
+
+    Reference:
+        Fujimoto and Gu, arXiv:2106.06860, equation 5 (ε = 10⁻³ outside the deviation).
+    """
+    check_float("normalize_observation", observation=observation, mean=mean, std=std)
+    check_axis("normalize_observation", "observation", observation, "dimension")
+    check_shape("normalize_observation", "one observation", observation.shape[-1:], mean=mean, std=std)
+    check_knob("normalize_observation", "epsilon", epsilon, 0.0)
+    return ((upcast(observation) - upcast(mean)) / (upcast(std) + epsilon)).to(promoted(observation, mean, std))
+
+
+def _start(end: Tensor) -> Tensor:
+    """True on the first step of each episode."""
+    return torch.cat([torch.ones_like(end[..., :1]), end[..., :-1]], -1)
+
+
+def _first_step(start: Tensor) -> Tensor:
+    """Index, along time, of the first step of each step's episode."""
+    step = torch.arange(start.shape[-1], device=start.device)
+    return torch.where(start, step, 0).cummax(-1).values
+
+
+def _share(fraction: Knob, total: Tensor) -> Tensor:
+    return (fraction * total.double() + 0.5).floor().long()
