@@ -1,0 +1,181 @@
+r"""Reductions over critics, and the slow copy that they are bootstrapped from.
+
+An ensemble is an axis, the first one: `[E, *batch]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from offline_losses._core.checks import Knob, check_float, check_knob, describe
+from offline_losses._core.reduce import upcast
+
+
+def ensemble_min(q: Tensor) -> Tensor:
+    r"""Smallest of the critics: a pessimistic value (clipped double Q-learning for two).
+
+    $$\min_{e} Q_e(s, a)$$
+
+    Args:
+        q: `[E, *batch]`, critics first.
+
+    Returns:
+        `[*batch]`, in the input's dtype.
+
+    Gradient:
+        `q`, to the smallest critic of each sample; equals share it.
+
+    Raises:
+        ValueError: no critic axis, or an empty one.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> ensemble_min(torch.tensor([[1.0, 5.0], [2.0, 4.0]]))
+        tensor([1., 4.])
+
+    Reference:
+        Fujimoto, van Hoof and Meger, Addressing Function Approximation Error in Actor-Critic Methods,
+        arXiv:1802.09477, equation 10.
+    """
+    _check_critics("ensemble_min", q)
+    return q.amin(0)
+
+
+def ensemble_mean(q: Tensor) -> Tensor:
+    r"""Average of the critics: the least noisy value, with no pessimism.
+
+    $$\frac1E \sum_{e} Q_e(s, a)$$
+
+    Args:
+        q: `[E, *batch]`, critics first.
+
+    Returns:
+        `[*batch]`, in the input's dtype.
+
+    Gradient:
+        `q`.
+
+    Raises:
+        ValueError: no critic axis, or an empty one.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> ensemble_mean(torch.tensor([[1.0, 5.0], [2.0, 4.0]]))
+        tensor([1.5000, 4.5000])
+
+    Reference:
+        Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning, arXiv:2101.05982, algorithm 1 (policy step).
+    """
+    _check_critics("ensemble_mean", q)
+    return upcast(q).mean(0).to(q.dtype)
+
+
+def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
+    r"""Between the smallest and the largest critic: λ = 1 is the minimum, λ = 0 the maximum.
+
+    $$\lambda \min_{e} Q_e(s, a) + (1 - \lambda) \max_{e} Q_e(s, a)$$
+
+    Args:
+        q: `[E, *batch]`, critics first.
+        lambda_: $\lambda$ in [0, 1], the weight of the minimum.
+
+    Returns:
+        `[*batch]`, in the input's dtype.
+
+    Gradient:
+        `q`, and `lambda_` if it is a tensor.
+
+    Raises:
+        ValueError: no critic axis, or an empty one; `lambda_` out of range.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> ensemble_mix(torch.tensor([[1.0, 5.0], [2.0, 4.0]]), lambda_=0.75)
+        tensor([1.2500, 4.2500])
+
+    Reference:
+        Fujimoto, Meger and Precup, Off-Policy Deep Reinforcement Learning without Exploration, arXiv:1812.02900,
+        equation 13.
+    """
+    _check_critics("ensemble_mix", q)
+    check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]")
+    critics = upcast(q)
+    return (lambda_ * critics.amin(0) + (1 - lambda_) * critics.amax(0)).to(q.dtype)
+
+
+@torch.no_grad()
+def polyak_update_(
+    target: nn.Module | Iterable[Tensor], online: nn.Module | Iterable[Tensor], *, polyak: Knob = 0.005
+) -> None:
+    r"""Move the slow copy a little towards the online network, in place: a larger `polyak` follows faster.
+
+    $$\bar\theta \leftarrow \bar\theta + \rho\,(\theta - \bar\theta)$$
+
+    Parameters and floating-point buffers (running statistics) are averaged, other buffers (counters) are copied.
+
+    Args:
+        target: the slow copy: a module, or tensors.
+        online: the network that is trained: a module of the same structure, or tensors of the same shapes.
+        polyak: $\rho$ in [0, 1]; 0 leaves the target as it is, 1 copies the online network exactly.
+
+    Returns:
+        None; `target` is changed.
+
+    Gradient:
+        None: runs without autograd.
+
+    Raises:
+        ValueError: another number of tensors, shapes that differ, `polyak` out of range.
+        TypeError: not modules or tensors.
+
+    Example:
+        >>> import torch
+        >>> slow, fast = [torch.zeros(2)], [torch.ones(2)]
+        >>> polyak_update_(slow, fast, polyak=0.25); slow
+        [tensor([0.2500, 0.2500])]
+
+    Reference:
+        Lillicrap et al., Continuous Control with Deep Reinforcement Learning, arXiv:1509.02971, algorithm 1.
+    """
+    check_knob("polyak_update_", "polyak", polyak, 0.0, 1.0, "[]")
+    targets, onlines = _tensors("target", target), _tensors("online", online)
+    if [tensor.shape for tensor in targets] != [tensor.shape for tensor in onlines]:
+        raise ValueError(
+            f"polyak_update_: target: expected the {len(onlines)} tensors and the shapes of online, got {len(targets)} "
+            f"tensors with shapes {[list(tensor.shape) for tensor in targets]}. Make it with copy.deepcopy(online)."
+        )
+    pairs = [pair for pair in zip(targets, onlines, strict=True) if pair[0].is_floating_point()]
+    if pairs:
+        slow, fast = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        weight = [polyak.to(tensor) for tensor in slow] if isinstance(polyak, Tensor) else polyak
+        torch._foreach_lerp_(slow, fast, weight)  # exact at both ends, and where the two are equal
+    for slow_buffer, fast_buffer in zip(targets, onlines, strict=True):
+        if not slow_buffer.is_floating_point():
+            slow_buffer.copy_(fast_buffer)
+
+
+def _tensors(argument: str, source: nn.Module | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(source, nn.Module):
+        return [*source.parameters(), *source.buffers()]
+    tensors = list(source) if isinstance(source, Iterable) and not isinstance(source, Tensor) else [source]
+    if isinstance(source, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError(
+            f"polyak_update_: {argument}: expected a torch.nn.Module or a list of tensors, got {describe(source)}. "
+            f"Pass the module itself, or list(module.parameters())."
+        )
+    return tensors
+
+
+def _check_critics(function: str, q: Tensor) -> None:
+    check_float(function, q=q)
+    if q.ndim == 0 or q.shape[0] == 0:
+        raise ValueError(
+            f"{function}: q: expected a first axis of at least one critic, got {describe(q)}. "
+            f"Stack the critics with torch.stack([q1, q2])."
+        )
