@@ -1,0 +1,175 @@
+r"""How much to imitate: non-negative multipliers made of advantages, detached, and what they are worth.
+
+A policy extracted with weights maximizes $\mathbb E[w(s, a) \log \pi(a \mid s)]$: hand them to `nll_loss` as `weight`.
+The temperature divides the advantage.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option
+from offline_losses._core.reduce import scalar, select, upcast
+
+
+def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob = 100.0) -> Tensor:
+    r"""Exponential weights: actions better than the state's value count more, up to a bound.
+
+    $$w = \exp\left( \min\left( \frac{A}{T},\ \log w_{\max} \right) \right)$$
+
+    The bound acts on the exponent, so that no advantage overflows. As T grows all weights go to one (behavior
+    cloning); as it falls only the best actions count.
+
+    Args:
+        advantage: `[*batch]`, units of return.
+        temperature: $T$, units of return; positive. It divides: an inverse temperature β is `1 / β` here.
+        max_weight: $w_{\max}$, the largest weight; positive and finite.
+
+    Returns:
+        `[*batch]`, in (0, max_weight], detached, in the input's dtype.
+
+    Gradient:
+        None: the weights are detached.
+
+    Raises:
+        ValueError: a knob that is not positive, or infinite.
+        TypeError: not a tensor, integer advantages.
+
+    Example:
+        >>> import torch
+        >>> awr_weights(torch.tensor([0.0, 1e30]))
+        tensor([  1., 100.])
+
+    Reference:
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, equation 9; Kostrikov, Nair and
+        Levine, arXiv:2110.06169, equation 7, writes the inverse temperature β: see `docs/lineage.md`.
+    """
+    check_float("awr_weights", advantage=advantage)
+    check_knob("awr_weights", "temperature", temperature, 0.0)
+    check_knob("awr_weights", "max_weight", max_weight, 0.0)
+    return _exponential(advantage, temperature, max_weight).to(advantage.dtype)
+
+
+def crr_weights(
+    advantage: Tensor, *, mode: str = "exponential", temperature: Knob = 1.0, max_weight: Knob = 20.0
+) -> Tensor:
+    r"""Weights of critic-regularized regression: a threshold at zero advantage, or a bounded exponential.
+
+    $$w = \mathbb 1[A > 0] \quad\text{(binary)}, \qquad w = \min\left( e^{A/T}, w_{\max} \right)
+    \quad\text{(exponential)}$$
+
+    The advantage is $Q(s, a)$ of the data action minus the mean (or maximum) of Q over actions of the policy.
+
+    Args:
+        advantage: `[*batch]`, units of return.
+        mode: `"exponential"` or `"binary"`.
+        temperature: $T$, units of return; positive; unused by `"binary"`.
+        max_weight: $w_{\max}$; positive and finite; unused by `"binary"`.
+
+    Returns:
+        `[*batch]`, in [0, max_weight], detached, in the input's dtype.
+
+    Gradient:
+        None: the weights are detached.
+
+    Raises:
+        ValueError: another mode, a knob that is not positive, or infinite.
+        TypeError: not a tensor, integer advantages.
+
+    Example:
+        >>> import torch
+        >>> crr_weights(torch.tensor([-1.0, 0.0, 1.0]), mode="binary")
+        tensor([0., 0., 1.])
+
+    Reference:
+        Wang et al., Critic Regularized Regression, arXiv:2006.15134, equations 3 and 4.
+    """
+    check_float("crr_weights", advantage=advantage)
+    check_option("crr_weights", "mode", mode, ("exponential", "binary"))
+    check_knob("crr_weights", "temperature", temperature, 0.0)
+    check_knob("crr_weights", "max_weight", max_weight, 0.0)
+    if mode == "binary":
+        return (advantage > 0).to(advantage.dtype)
+    return _exponential(advantage, temperature, max_weight).to(advantage.dtype)
+
+
+def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    r"""Weights scaled to mean one over the batch, so that they do not change the size of a step.
+
+    $$\tilde w_i = \frac{N\, w_i}{\sum_j w_j}$$
+
+    Args:
+        weight: `[*batch]`, non-negative.
+        mask: bool `[*batch]`, True where the element exists; only these count in $N$.
+
+    Returns:
+        `[*batch]`, detached, in the input's dtype; 0 where masked, and everywhere if all weights are 0.
+
+    Gradient:
+        None: the weights are detached.
+
+    Raises:
+        ValueError: a mask of another shape.
+        TypeError: not a tensor, integer weights, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> normalize_weights(torch.tensor([1.0, 3.0]))
+        tensor([0.5000, 1.5000])
+
+    Reference:
+        Owen, Monte Carlo Theory, Methods and Examples, 2013, equation 9.6 (self-normalized importance sampling).
+    """
+    share = _share("normalize_weights", weight, mask)
+    count = weight.numel() if mask is None else mask.sum()
+    return (share * count).detach().to(weight.dtype)
+
+
+def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    r"""Number of equally weighted samples that carry as much information: N for equal weights, 1 if one dominates.
+
+    $$n_{\text{eff}} = \frac{\left( \sum_i w_i \right)^2}{\sum_i w_i^2}$$
+
+    Args:
+        weight: `[*batch]`, non-negative; their scale does not matter.
+        mask: bool `[*batch]`, True where the element exists.
+
+    Returns:
+        0-d, float32, or float64 for float64 input; 0 if all weights are 0.
+
+    Gradient:
+        `weight`.
+
+    Raises:
+        ValueError: a mask of another shape.
+        TypeError: not a tensor, integer weights, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0]))
+        tensor(2.)
+
+    Reference:
+        Kish, Survey Sampling, 1965, section 11.7.
+    """
+    share = _share("effective_sample_size", weight, mask)
+    squares = share.square().sum()
+    empty = squares == 0
+    return torch.where(empty, 0.0, share.sum().square() / torch.where(empty, 1.0, squares))
+
+
+def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
+    exponent = upcast(advantage.detach()) / temperature
+    bound = scalar(max_weight, exponent)
+    clipped = torch.minimum(exponent, bound.log())
+    return torch.where(clipped < exponent, bound, clipped.exp()).detach()  # exactly the bound, not exp(log(bound))
+
+
+def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
+    """Each weight over the sum of all."""
+    check_float(function, weight=weight)
+    check_flags(function, weight.shape, mask=mask)
+    existing = select(mask, upcast(weight))
+    total = existing.sum()
+    return torch.where(total == 0, 0.0, existing / torch.where(total == 0, 1.0, total))
