@@ -1,0 +1,262 @@
+r"""Conservatism: push values down on what a maximum of Q likes, and up on what the data holds.
+
+Without it the maximum over actions seeks out the errors of Q, which nothing in a fixed dataset corrects. All penalties
+are unweighted: multiply by α yourself, or let `cql_lagrange_losses` find it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_float,
+    check_knob,
+    check_option,
+    check_prediction,
+    check_shape,
+    check_tail,
+)
+from offline_losses._core.reduce import promoted, reduce, scalar, select, upcast
+from offline_losses.entropic import soft_value
+
+
+class CQLLagrangeLosses(NamedTuple):
+    """The critic's term and the multiplier's own; minimise their sum with one optimizer each, or both with one."""
+
+    penalty: Tensor
+    dual: Tensor
+
+
+def cql_logsumexp_penalty(
+    q_candidates: Tensor,
+    q_data: Tensor,
+    *,
+    log_density: Tensor | None = None,
+    temperature: Knob = 1.0,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Soft maximum of Q over all actions minus Q of the data's action: CQL(H), large where Q prefers unseen actions.
+
+    $$\underbrace{T \log \sum_a e^{Q(s,a)/T}}_{\text{all actions}} - Q(s, a_{\text{data}}) \qquad\text{or}\qquad
+    \underbrace{T \log \frac1N \sum_{i} \frac{e^{Q(s,a_i)/T}}{\mu(a_i)}}_{a_i \sim \mu} - Q(s, a_{\text{data}})$$
+
+    Without `log_density` the candidates are all actions, and at temperature 1 the penalty is the cross-entropy of the
+    data action under softmax(Q). With it they are samples (uniform ones and the policy's, say, side by side, each with
+    the density that it was drawn from), and the penalty does not depend on their number.
+
+    Args:
+        q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the candidates; −∞ for one that does not exist.
+        q_data: the candidates' shape without the last axis, values of the data's actions.
+        log_density: shape of q_candidates, or without the critic axis, logarithm of the density of each candidate.
+            Detach the policy's unless its gradient is wanted.
+        temperature: $T$, units of return; positive.
+        mask: bool, shape of q_data, or without the critic axis; True where the sample exists.
+        weight: importance, likewise; multiplies and never enters the denominator.
+        reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+
+    Returns:
+        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input.
+
+    Gradient:
+        `q_candidates` (softmax weights, summing to +1 a sample), `q_data` (−1), `log_density`, and `temperature` if it
+        is a tensor; `weight` is detached.
+
+    Raises:
+        ValueError: shapes that differ, `temperature` not positive, unknown reduction.
+        TypeError: not a tensor, integer values, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> q, action = torch.tensor([[1.0, 3.0]]), torch.tensor([[1]])
+        >>> cql_logsumexp_penalty(q, q.gather(-1, action).squeeze(-1))
+        tensor(0.1269)
+
+    Reference:
+        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning for Offline Reinforcement Learning, arXiv:2006.04779,
+        equation 4 and appendix F. Temperature, density and log N are where others differ: see `docs/lineage.md`.
+    """
+    _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, mask, weight, reduction)
+    if log_density is not None:
+        check_prediction("cql_logsumexp_penalty", q_candidates=q_candidates, log_density=log_density)
+    rows = None if mask is None else mask.unsqueeze(-1)
+    densities = None if log_density is None else upcast(log_density).expand(q_candidates.shape)
+    value = soft_value(
+        select(rows, upcast(q_candidates)),
+        log_density=None if densities is None else select(rows, densities),
+        temperature=temperature,
+    )
+    return reduce(value - select(mask, upcast(q_data)), mask, weight, reduction)
+
+
+def cql_max_penalty(
+    q_candidates: Tensor,
+    q_data: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Maximum of Q over actions minus Q of the data's action: the greedy μ, zero where the data's action is the best.
+
+    $$\max_a Q(s, a) - Q(s, a_{\text{data}})$$
+
+    The limit of `cql_logsumexp_penalty` as the temperature goes to zero: only the best candidate is pushed down.
+
+    Args:
+        q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the candidates; −∞ for one that does not exist.
+        q_data: the candidates' shape without the last axis, values of the data's actions.
+        mask: bool, shape of q_data, or without the critic axis; True where the sample exists.
+        weight: importance, likewise; multiplies and never enters the denominator.
+        reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+
+    Returns:
+        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input.
+
+    Gradient:
+        `q_candidates` (+1 a sample, shared by equals) and `q_data` (−1); `weight` is detached.
+
+    Raises:
+        ValueError: shapes that differ, unknown reduction.
+        TypeError: not a tensor, integer values, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> cql_max_penalty(torch.tensor([[1.0, 3.0]]), torch.tensor([1.0]))
+        tensor(2.)
+
+    Reference:
+        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, equation 3 without a regularizer on μ.
+    """
+    _check_penalty("cql_max_penalty", q_candidates, q_data, mask, weight, reduction)
+    rows = None if mask is None else mask.unsqueeze(-1)
+    q = select(rows, upcast(q_candidates))
+    exists = (q != -torch.inf).any(-1)
+    best = torch.where(exists, torch.where(exists.unsqueeze(-1), q, 0.0).amax(-1), 0.0)
+    return reduce(best - select(mask, upcast(q_data)), mask, weight, reduction)
+
+
+def cql_lagrange_losses(
+    gap: Tensor,
+    log_multiplier: Tensor,
+    *,
+    threshold: Knob = 5.0,
+    penalty_weight: Knob = 1.0,
+    threshold_on: str = "weighted_gap",
+    max_multiplier: Knob = 1e6,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> CQLLagrangeLosses:
+    r"""Let a multiplier rise while the CQL gap is above a threshold and fall while it is below.
+
+    $$\text{penalty} = \text{sg}(\alpha')\,x, \qquad \text{dual} = -\alpha'\,\text{sg}(x), \qquad
+    \alpha' = e^{\min(\log \alpha',\ \log \alpha'_{\max})}$$
+
+    with the excess $x = w\,\text{gap} - \tau$ for `threshold_on="weighted_gap"`, $x = w\,(\text{gap} - \tau)$ for
+    `"gap"`. Both conventions are in use and their thresholds do not compare: $\tau$ is in units of $w\,\text{gap}$ in
+    the first. The two terms share no gradient, so they may be summed and differentiated once.
+
+    Args:
+        gap: `[*batch]`, `[E, *batch]` or 0-d, a CQL penalty of either kind, unreduced or not.
+        log_multiplier: 0-d, $\log \alpha'$, the dual variable.
+        threshold: $\tau$, the gap that is tolerated.
+        penalty_weight: $w$, positive.
+        threshold_on: `"weighted_gap"` or `"gap"`.
+        max_multiplier: $\alpha'_{\max}$, positive; a clipped multiplier still receives its gradient and can come down.
+        mask: bool, shape of gap, or without the critic axis; True where the sample exists.
+        weight: importance, likewise; multiplies and never enters the denominator.
+        reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+
+    Returns:
+        `CQLLagrangeLosses(penalty, dual)`, each 0-d, or the shape of gap for `"none"`.
+
+    Gradient:
+        `penalty` to `gap` (and `penalty_weight`, `threshold` if they are tensors); `dual` to `log_multiplier`.
+
+    Raises:
+        ValueError: shapes that differ, a knob out of range, another `threshold_on`, unknown reduction.
+        TypeError: not a tensor, integer values, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> cql_lagrange_losses(torch.tensor([7.0, 9.0]), torch.tensor(0.0))
+        CQLLagrangeLosses(penalty=tensor(3.), dual=tensor(-3.))
+
+    Reference:
+        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, equation 30 (`"gap"`). Summing undetached terms scales the
+        penalty by 1 − α'/2 in one implementation: see `docs/lineage.md`.
+    """
+    check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
+    check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)
+    check_tail("cql_lagrange_losses", gap.shape, gap.shape[1:], mask, weight, reduction)
+    check_knob("cql_lagrange_losses", "threshold", threshold, -math.inf)
+    check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0)
+    check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0)
+    check_option("cql_lagrange_losses", "threshold_on", threshold_on, ("weighted_gap", "gap"))
+    log_alpha = upcast(log_multiplier)
+    clipped = torch.minimum(log_alpha, scalar(max_multiplier, log_alpha).log())
+    multiplier = (log_alpha + (clipped - log_alpha).detach()).exp()  # straight-through: the clip keeps the gradient
+    difference = select(mask, upcast(gap))
+    if threshold_on == "weighted_gap":
+        excess = penalty_weight * difference - threshold
+    else:
+        excess = penalty_weight * (difference - threshold)
+    return CQLLagrangeLosses(
+        penalty=reduce(multiplier.detach() * excess, mask, weight, reduction),
+        dual=reduce(-multiplier * excess.detach(), mask, weight, reduction),
+    )
+
+
+def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
+    r"""Q of policy actions, never below the value of a reference policy: stops CQL from pushing values under it.
+
+    $$\max\left( Q(s, a_i),\ V^{\text{ref}}(s) \right)$$
+
+    Apply it to the policy's candidates alone, before the density correction: the result goes into
+    `cql_logsumexp_penalty` in place of those candidates, beside the uncalibrated uniform ones.
+
+    Args:
+        q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the policy's candidates.
+        reference_value: `[*batch]`, or the candidates' shape without the last axis: a lower bound in units of return,
+            usually the dataset's `discounted_return`.
+
+    Returns:
+        The shape of q_candidates, in the input's dtype.
+
+    Gradient:
+        `q_candidates` where they are above the bound, `reference_value` elsewhere; equals share it.
+
+    Raises:
+        ValueError: shapes that differ.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> calibrated_value(torch.tensor([[1.0, 3.0]]), torch.tensor([2.0]))
+        tensor([[2., 3.]])
+
+    Reference:
+        Nakamoto et al., Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning, arXiv:2303.05479,
+        equation 5.1.
+    """
+    check_float("calibrated_value", q_candidates=q_candidates)
+    check_axis("calibrated_value", "q_candidates", q_candidates, "candidate")
+    check_prediction("calibrated_value", **{"q_candidates": q_candidates[..., 0], "reference_value": reference_value})
+    return torch.maximum(q_candidates, reference_value.unsqueeze(-1)).to(promoted(q_candidates, reference_value))
+
+
+def _check_penalty(
+    function: str, q_candidates: Tensor, q_data: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str
+) -> None:
+    check_float(function, q_candidates=q_candidates, q_data=q_data)
+    check_axis(function, "q_candidates", q_candidates, "candidate")
+    check_shape(function, "q_candidates without its last axis", q_candidates.shape[:-1], q_data=q_data)
+    check_tail(function, q_data.shape, q_data.shape[1:], mask, weight, reduction)
