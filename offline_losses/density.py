@@ -1,0 +1,125 @@
+r"""Log-densities of actions under the usual continuous policies, summed over the action's dimensions.
+
+Both are densities of the action that is handed to the critic and the environment: the squashed one includes the volume
+that the hyperbolic tangent compresses.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values, describe
+from offline_losses._core.reduce import promoted, scalar, upcast
+
+
+def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    r"""Log-density of an action under a diagonal Gaussian policy, summed over the action's dimensions.
+
+    $$\sum_d -\tfrac12 \left( \frac{a_d - \mu_d}{\sigma_d} \right)^2 - \log \sigma_d - \tfrac12 \log 2\pi$$
+
+    Args:
+        mean: `[*batch, A]`.
+        log_std: `[*batch, A]`, or `[A]` if it does not depend on the state. Bound it in the network: its exponential is
+            taken as it comes.
+        action: `[*batch, A]`.
+
+    Returns:
+        `[*batch]`, in the input's dtype.
+
+    Gradient:
+        `mean`, `log_std`, `action`.
+
+    Raises:
+        ValueError: shapes that differ, no action axis.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> gaussian_log_prob(torch.zeros(1, 2), torch.zeros(2), torch.ones(1, 2))
+        tensor([-2.8379])
+
+    Reference:
+        Williams, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning, Machine
+        Learning 8, 1992, section 6 (Gaussian units).
+    """
+    _check_gaussian("gaussian_log_prob", mean, log_std, action=action)
+    return _gaussian(mean, log_std, upcast(action)).to(promoted(mean, log_std, action))
+
+
+def tanh_gaussian_log_prob(
+    mean: Tensor,
+    log_std: Tensor,
+    *,
+    action: Tensor | None = None,
+    pre_tanh: Tensor | None = None,
+    margin: Knob = 1e-6,
+) -> Tensor:
+    r"""Log-density of an action $a = \tanh(x)$ with Gaussian $x$: the squashed policy of SAC and CQL.
+
+    $$\log \mathcal N(x; \mu, \sigma) - \sum_d \log(1 - \tanh^2 x_d), \qquad
+    \log(1 - \tanh^2 x) = 2 \left( \log 2 - x - \text{softplus}(-2x) \right)$$
+
+    Give `pre_tanh` for an action that was just sampled: the inverse loses it near the boundary. Give `action` for one
+    from the data; it is moved inside by the margin, so that ±1 is finite.
+
+    Args:
+        mean: `[*batch, A]`, of $x$.
+        log_std: `[*batch, A]` or `[A]`, of $x$.
+        action: `[*batch, A]`, in [−1, 1].
+        pre_tanh: `[*batch, A]`, $x$ itself.
+        margin: how far inside ±1 an `action` is kept, in (0, 1).
+
+    Returns:
+        `[*batch]`, density with respect to the squashed action, in the input's dtype.
+
+    Gradient:
+        `mean`, `log_std`, and `action` (none beyond the margin) or `pre_tanh`.
+
+    Raises:
+        ValueError: shapes that differ, no action axis, both or neither of `action` and `pre_tanh`, `margin` out of
+            range.
+        TypeError: not a tensor, integer values.
+
+    Example:
+        >>> import torch
+        >>> tanh_gaussian_log_prob(torch.zeros(1, 1), torch.zeros(1), action=torch.tensor([[0.5]]))
+        tensor([-0.7821])
+
+    Reference:
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications, arXiv:1812.05905, appendix C, equation 26.
+    """
+    if (action is None) == (pre_tanh is None):
+        raise ValueError(
+            f"tanh_gaussian_log_prob: action: expected exactly one of action and pre_tanh, got "
+            f"action={describe(action)} and pre_tanh={describe(pre_tanh)}. "
+            f"Pass pre_tanh for a fresh sample, action for data."
+        )
+    check_knob("tanh_gaussian_log_prob", "margin", margin, 0.0, 1.0)
+    _check_gaussian("tanh_gaussian_log_prob", mean, log_std, action=action, pre_tanh=pre_tanh)
+    if pre_tanh is not None:
+        x, dtype = upcast(pre_tanh), promoted(mean, log_std, pre_tanh)
+    else:
+        assert action is not None
+        inside = upcast(action)
+        limit = scalar(1 - margin, inside)
+        x, dtype = torch.maximum(torch.minimum(inside, limit), -limit).atanh(), promoted(mean, log_std, action)
+    log_slope = 2 * (math.log(2) - x - softplus(-2 * x))
+    return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
+
+
+def _gaussian(mean: Tensor, log_std: Tensor, x: Tensor) -> Tensor:
+    log_scale = upcast(log_std)
+    z = (x - upcast(mean)) * torch.exp(-log_scale)
+    return (-0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def _check_gaussian(function: str, mean: Tensor, log_std: Tensor, **actions: Tensor | None) -> None:
+    check_values(function, mean=mean, **actions)
+    check_axis(function, "mean", mean, "dimension")
+    check_float(function, log_std=log_std)
+    if log_std.shape != mean.shape[-1:]:
+        check_shape(function, "mean", mean.shape, log_std=log_std)
