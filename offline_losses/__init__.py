@@ -1,0 +1,77 @@
+"""Losses and components of offline reinforcement learning as pure PyTorch functions."""
+
+from offline_losses.conservative import (
+    CQLLagrangeLosses,
+    calibrated_value,
+    cql_lagrange_losses,
+    cql_logsumexp_penalty,
+    cql_max_penalty,
+)
+from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob
+from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, polyak_update_
+from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
+from offline_losses.filters import (
+    ObservationStatistics,
+    episode_return,
+    normalize_observation,
+    observation_statistics,
+    return_filter,
+    reward_scale,
+)
+from offline_losses.policy import (
+    nll_loss,
+    sac_policy_loss,
+    td3_bc_loss,
+    temperature_loss,
+)
+from offline_losses.recurrence import linear_recurrence
+from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
+from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
+from offline_losses.targets import bellman_target, double_q_target, expected_target, soft_bellman_target
+from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CQLLagrangeLosses",
+    "ObservationStatistics",
+    "awr_weights",
+    "bellman_target",
+    "calibrated_value",
+    "cql_lagrange_losses",
+    "cql_logsumexp_penalty",
+    "cql_max_penalty",
+    "crr_weights",
+    "discounted_return",
+    "double_q_target",
+    "effective_sample_size",
+    "ensemble_mean",
+    "ensemble_min",
+    "ensemble_mix",
+    "episode_return",
+    "expected_target",
+    "expectile_loss",
+    "gaussian_log_prob",
+    "generalized_advantage",
+    "huber_loss",
+    "lambda_return",
+    "linear_recurrence",
+    "n_step_return",
+    "nll_loss",
+    "normalize_observation",
+    "normalize_weights",
+    "observation_statistics",
+    "polyak_update_",
+    "quantile_loss",
+    "return_filter",
+    "reward_scale",
+    "sac_policy_loss",
+    "soft_bellman_target",
+    "soft_value",
+    "softmax_entropy",
+    "softmax_weights",
+    "squared_loss",
+    "tanh_gaussian_log_prob",
+    "td3_bc_loss",
+    "temperature_loss",
+]
