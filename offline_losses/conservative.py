@@ -84,6 +84,7 @@ def cql_logsumexp_penalty(
         equation 4 and appendix F. Temperature, density and log N are where others differ: see `docs/lineage.md`.
     """
     _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, mask, weight, reduction)
+    check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
     if log_density is not None:
         check_prediction("cql_logsumexp_penalty", q_candidates=q_candidates, log_density=log_density)
     rows = None if mask is None else mask.unsqueeze(-1)

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values, describe
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_float,
+    check_knob,
+    check_shape,
+    check_values,
+    describe,
+    present,
+)
 from offline_losses._core.reduce import promoted, scalar, upcast
 
 
@@ -99,7 +108,7 @@ def tanh_gaussian_log_prob(
             f"Pass pre_tanh for a fresh sample, action for data."
         )
     check_knob("tanh_gaussian_log_prob", "margin", margin, 0.0, 1.0)
-    _check_gaussian("tanh_gaussian_log_prob", mean, log_std, action=action, pre_tanh=pre_tanh)
+    _check_gaussian("tanh_gaussian_log_prob", mean, log_std, **present(action=action, pre_tanh=pre_tanh))
     if pre_tanh is not None:
         x, dtype = upcast(pre_tanh), promoted(mean, log_std, pre_tanh)
     else:
@@ -117,7 +126,7 @@ def _gaussian(mean: Tensor, log_std: Tensor, x: Tensor) -> Tensor:
     return (-0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def _check_gaussian(function: str, mean: Tensor, log_std: Tensor, **actions: Tensor | None) -> None:
+def _check_gaussian(function: str, mean: Tensor, log_std: Tensor, **actions: Tensor) -> None:
     check_values(function, mean=mean, **actions)
     check_axis(function, "mean", mean, "dimension")
     check_float(function, log_std=log_std)

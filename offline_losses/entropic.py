@@ -15,7 +15,15 @@ import math
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_flags, check_float, check_knob, check_prediction
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_flags,
+    check_float,
+    check_knob,
+    check_prediction,
+    present,
+)
 from offline_losses._core.reduce import promoted, upcast
 
 
@@ -59,7 +67,7 @@ def soft_value(
     logits, _, row = _logits("soft_value", q, log_density, temperature, mask)
     log_sum = logits.logsumexp(-1)
     if log_density is not None:
-        log_sum = log_sum - (math.log(q.shape[-1]) if mask is None else mask.sum(-1).clamp(min=1).log().to(log_sum))
+        log_sum = log_sum - (math.log(q.shape[-1]) if mask is None else mask.sum(-1).clamp(min=1).to(log_sum).log())
     return torch.where(row, temperature * log_sum, 0.0).to(
         promoted(q) if log_density is None else promoted(q, log_density)
     )
@@ -139,7 +147,7 @@ def _logits(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q/T − log μ with −∞ for a missing candidate, which candidates exist, and which rows have any."""
     check_candidates(function, "q", q, log_density, temperature)
-    check_flags(function, q.shape, mask=mask)
+    check_flags(function, q.shape, **present(mask=mask))
     exists = q != -torch.inf if mask is None else mask & (q != -torch.inf)
     row = exists.any(-1)
     logits = torch.where(exists, upcast(q), 0.0) / temperature

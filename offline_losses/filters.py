@@ -21,9 +21,10 @@ from offline_losses._core.checks import (
     check_option,
     check_sequence,
     check_shape,
+    present,
 )
-from offline_losses._core.reduce import promoted, select, upcast
-from offline_losses.recurrence import linear_recurrence, sequence_end
+from offline_losses._core.reduce import promoted, scalar, select, upcast
+from offline_losses.recurrence import sequence_end
 
 
 class ObservationStatistics(NamedTuple):
@@ -64,8 +65,8 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
-    to_go = linear_recurrence(reward, torch.ones_like(reward) * discount, cut=done)
-    return to_go.gather(-1, _first_step(_start(sequence_end(done))))
+    score, first_step = _score(reward, _start(sequence_end(done)), discount)
+    return score.gather(-1, first_step).to(reward.dtype)
 
 
 def return_filter(
@@ -73,11 +74,12 @@ def return_filter(
 ) -> Tensor:
     r"""Select the steps of the best episodes: what filtered behavior cloning imitates.
 
-    Episodes are ranked by their return, the earlier one first among equals; an episode whose return is NaN ranks last.
+    $$\text{kept}_t = \mathbb 1\left[ \text{rank of } R_{\text{episode}(t)} \le k \right], \qquad
+    k = \max\left(1, \lfloor f n + \tfrac12 \rfloor\right) \text{ of } n \text{ episodes}$$
 
-    - `by="episodes"` keeps the best $\max(1, \lfloor fn + ½ \rfloor)$ of $n$ episodes.
-    - `by="steps"` keeps the best episodes, whole, up to the first that would carry their steps beyond
-      $\lfloor fN + ½ \rfloor$ of $N$ steps; the very best is always kept.
+    Among equal returns the earlier episode ranks first; one whose return is NaN ranks last. With `by="steps"` the
+    share is one of steps: the best episodes are kept, whole, up to the first that would carry their steps beyond
+    $\lfloor f N + \tfrac12 \rfloor$ of $N$; the very best is always kept.
 
     Args:
         reward: `[*batch, T]`.
@@ -108,11 +110,11 @@ def return_filter(
     """
     check_sequence("return_filter", discount, {"reward": reward}, done=done)
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
+    check_axis("return_filter", "reward", reward.flatten(), "step")
     check_option("return_filter", "by", by, ("episodes", "steps"))
     end = sequence_end(done).flatten()
     start, step = _start(end), torch.arange(end.numel(), device=end.device)
-    rewards = upcast(reward.detach()).flatten()
-    score = linear_recurrence(rewards, torch.ones_like(rewards) * discount, cut=end)
+    score, first_step = _score(reward.detach().flatten(), start, discount)
     score = torch.where(start & ~score.isnan(), score, -torch.inf)
     order = score.sort(descending=True, stable=True).indices  # an episode is represented by its first step
     if by == "episodes":
@@ -125,7 +127,7 @@ def return_filter(
         limit = _share(fraction, torch.full_like(used[0], end.numel())) + 1
     first = start[order] & (start[order].cumsum(-1) == 1)
     kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
-    return kept.gather(-1, _first_step(start)).view(done.shape)
+    return kept.gather(-1, first_step).view(done.shape)
 
 
 def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
@@ -161,10 +163,10 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
         B (rewards divided by the range of returns and multiplied by 1000).
     """
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
+    check_axis("reward_scale", "reward", reward.flatten(), "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
     start = _start(sequence_end(done))
-    rewards = upcast(reward)
-    score = linear_recurrence(rewards, torch.ones_like(rewards) * discount, cut=done)
+    score, _ = _score(reward, start, discount)
     best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
     spread = best - worst
     equal = spread == 0
@@ -200,7 +202,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     """
     check_float("observation_statistics", observation=observation)
     check_axis("observation_statistics", "observation", observation, "dimension")
-    check_flags("observation_statistics", observation.shape[:-1], mask=mask)
+    check_flags("observation_statistics", observation.shape[:-1], **present(mask=mask))
     exists = torch.ones_like(observation[..., 0], dtype=torch.bool) if mask is None else mask
     exists = exists.unsqueeze(-1).expand_as(observation).reshape(-1, observation.shape[-1])
     samples = select(exists, upcast(observation).reshape(-1, observation.shape[-1]))
@@ -253,10 +255,16 @@ def _start(end: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(end[..., :1]), end[..., :-1]], -1)
 
 
-def _first_step(start: Tensor) -> Tensor:
-    """Index, along time, of the first step of each step's episode."""
-    step = torch.arange(start.shape[-1], device=start.device)
-    return torch.where(start, step, 0).cummax(-1).values
+def _score(reward: Tensor, start: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+    """Return of each episode, on its first step, and the index of each step's first step.
+
+    Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
+    """
+    step = torch.arange(reward.shape[-1], device=reward.device)
+    first_step = torch.where(start, step, 0).cummax(-1).values
+    powers = scalar(discount, reward).double() ** step
+    terms = reward.double() * powers[step - first_step]
+    return torch.zeros_like(terms).scatter_add(-1, first_step, terms), first_step
 
 
 def _share(fraction: Knob, total: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import check_axis, check_flags, check_values
+from offline_losses._core.checks import check_axis, check_flags, check_values, present
 from offline_losses._core.reduce import promoted, upcast
 
 
@@ -47,9 +47,9 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
     """
     check_values("linear_recurrence", b=b, a=a)
     check_axis("linear_recurrence", "b", b, "step")
-    check_flags("linear_recurrence", b.shape, cut=cut)
+    check_flags("linear_recurrence", b.shape, **present(cut=cut))
     cut = torch.zeros_like(b, dtype=torch.bool) if cut is None else cut
-    return _solve(upcast(b), upcast(a), cut).to(promoted(b, a))
+    return _solve(upcast(b), torch.where(cut, 0.0, upcast(a)), cut).to(promoted(b, a))
 
 
 def sequence_end(done: Tensor, terminated: Tensor | None = None) -> Tensor:
@@ -67,7 +67,7 @@ def _solve(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
     joined = b0[..., :pairs] + _step(a0[..., :pairs], b1, c0[..., :pairs])
     even = _solve(
         torch.cat([joined, b0[..., pairs:]], -1),
-        torch.cat([a0[..., :pairs] * a1, a0[..., pairs:]], -1),
+        torch.cat([_step(a0[..., :pairs], a1, c0[..., :pairs]), a0[..., pairs:]], -1),
         torch.cat([c0[..., :pairs] | c1, c0[..., pairs:]], -1),
     )
     following = torch.cat([even[..., 1:], torch.zeros_like(b[..., : 2 * pairs + 1 - steps])], -1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_knob, check_sequence, describe
+from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
 from offline_losses._core.reduce import promoted, upcast
 from offline_losses.recurrence import linear_recurrence, sequence_end
 
@@ -58,9 +58,8 @@ def discounted_return(
     Reference:
         Sutton and Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, equations 3.8 and 3.9.
     """
-    check_sequence(
-        "discounted_return", discount, {"reward": reward, "next_value": next_value}, done=done, terminated=terminated
-    )
+    values, flags = {"reward": reward, **present(next_value=next_value)}, present(terminated=terminated)
+    check_sequence("discounted_return", discount, values, done=done, **flags)
     if (next_value is None) != (terminated is None):
         given, missing = ("terminated", "next_value") if next_value is None else ("next_value", "terminated")
         raise ValueError(
@@ -68,7 +67,8 @@ def discounted_return(
             f"Pass both to bootstrap at truncated steps, or neither."
         )
     if next_value is None or terminated is None:
-        return linear_recurrence(reward, torch.ones_like(reward) * discount, cut=done)
+        b = upcast(reward)
+        return linear_recurrence(b, torch.ones_like(b) * discount, cut=done).to(reward.dtype)
     end = sequence_end(done, terminated)
     b = upcast(reward) + discount * torch.where(end & ~terminated, upcast(next_value), 0.0)
     return linear_recurrence(b, torch.ones_like(b) * discount, cut=end).to(promoted(reward, next_value))

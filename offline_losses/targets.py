@@ -47,7 +47,7 @@ def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, di
     """
     check_values("bellman_target", reward=reward, next_value=next_value)
     _check_step("bellman_target", reward, terminated, discount)
-    return _bootstrap(reward, upcast(next_value), terminated, discount).to(promoted(reward, next_value))
+    return _bootstrap(reward, _alive(next_value, terminated), discount).to(promoted(reward, next_value))
 
 
 def soft_bellman_target(
@@ -93,8 +93,8 @@ def soft_bellman_target(
     check_values("soft_bellman_target", reward=reward, next_value=next_value, next_log_prob=next_log_prob)
     _check_step("soft_bellman_target", reward, terminated, discount)
     check_knob("soft_bellman_target", "temperature", temperature, 0.0, bounds="[)")
-    value = upcast(next_value) - temperature * upcast(next_log_prob)
-    return _bootstrap(reward, value, terminated, discount).to(promoted(reward, next_value, next_log_prob))
+    value = _alive(next_value, terminated) - temperature * _alive(next_log_prob, terminated)
+    return _bootstrap(reward, value, discount).to(promoted(reward, next_value, next_log_prob))
 
 
 def expected_target(
@@ -134,9 +134,10 @@ def expected_target(
     check_values("expected_target", next_q=next_q, next_probability=next_probability)
     _check_actions("expected_target", reward, next_q=next_q)
     _check_step("expected_target", reward, terminated, discount)
-    q, p = upcast(next_q), upcast(next_probability)
+    over = terminated.unsqueeze(-1)
+    q, p = _alive(next_q, over), _alive(next_probability, over)
     value = (p * torch.where((p == 0) & (q == -torch.inf), 0.0, q)).sum(-1)
-    return _bootstrap(reward, value, terminated, discount).to(promoted(reward, next_q, next_probability))
+    return _bootstrap(reward, value, discount).to(promoted(reward, next_q, next_probability))
 
 
 def double_q_target(
@@ -176,12 +177,17 @@ def double_q_target(
     check_values("double_q_target", next_q_online=next_q_online, next_q_target=next_q_target)
     _check_actions("double_q_target", reward, next_q_online=next_q_online)
     _check_step("double_q_target", reward, terminated, discount)
-    value = upcast(next_q_target).gather(-1, next_q_online.argmax(-1, keepdim=True)).squeeze(-1)
-    return _bootstrap(reward, value, terminated, discount).to(promoted(reward, next_q_target))
+    value = next_q_target.gather(-1, next_q_online.argmax(-1, keepdim=True)).squeeze(-1)
+    return _bootstrap(reward, _alive(value, terminated), discount).to(promoted(reward, next_q_target))
 
 
-def _bootstrap(reward: Tensor, value: Tensor, terminated: Tensor, discount: Knob) -> Tensor:
-    return upcast(reward) + discount * torch.where(terminated, 0.0, value)
+def _alive(tensor: Tensor, terminated: Tensor) -> Tensor:
+    """Zero, in value and gradient, behind a terminated step."""
+    return torch.where(terminated, 0.0, upcast(tensor))
+
+
+def _bootstrap(reward: Tensor, value: Tensor, discount: Knob) -> Tensor:
+    return upcast(reward) + discount * value
 
 
 def _check_step(function: str, reward: Tensor, terminated: Tensor, discount: Knob) -> None:

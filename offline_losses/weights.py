@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option
+from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
 from offline_losses._core.reduce import scalar, select, upcast
 
 
@@ -136,7 +136,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         mask: bool `[*batch]`, True where the element exists.
 
     Returns:
-        0-d, float32, or float64 for float64 input; 0 if all weights are 0.
+        0-d, in the input's dtype; 0 if all weights are 0.
 
     Gradient:
         `weight`.
@@ -156,7 +156,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
     share = _share("effective_sample_size", weight, mask)
     squares = share.square().sum()
     empty = squares == 0
-    return torch.where(empty, 0.0, share.sum().square() / torch.where(empty, 1.0, squares))
+    return torch.where(empty, 0.0, share.sum().square() / torch.where(empty, 1.0, squares)).to(weight.dtype)
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
@@ -169,7 +169,7 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
 def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
     """Each weight over the sum of all."""
     check_float(function, weight=weight)
-    check_flags(function, weight.shape, mask=mask)
+    check_flags(function, weight.shape, **present(mask=mask))
     existing = select(mask, upcast(weight))
     total = existing.sum()
     return torch.where(total == 0, 0.0, existing / torch.where(total == 0, 1.0, total))

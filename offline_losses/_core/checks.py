@@ -28,11 +28,14 @@ def _refuse(error: type[Exception], function: str, argument: str, expected: str,
     raise error(f"{function}: {argument}: expected {expected}, got {got}. {mend}")
 
 
-def check_float(function: str, **tensors: Tensor | None) -> None:
-    """Refuse anything but floating-point tensors; None passes."""
+def present(**tensors: Tensor | None) -> dict[str, Tensor]:
+    """The optional arguments that were given."""
+    return {argument: tensor for argument, tensor in tensors.items() if tensor is not None}
+
+
+def check_float(function: str, **tensors: Tensor) -> None:
+    """Refuse anything but floating-point tensors."""
     for argument, tensor in tensors.items():
-        if tensor is None:
-            continue
         if not isinstance(tensor, Tensor):
             mend = "Convert it with torch.as_tensor."
             _refuse(TypeError, function, argument, "a torch.Tensor", describe(tensor), mend)
@@ -41,21 +44,18 @@ def check_float(function: str, **tensors: Tensor | None) -> None:
             _refuse(TypeError, function, argument, "a floating dtype", describe(tensor), mend)
 
 
-def check_values(function: str, **tensors: Tensor | None) -> None:
+def check_values(function: str, **tensors: Tensor) -> None:
     """Refuse anything but floating-point tensors that all have the shape of the first."""
     check_float(function, **tensors)
     first, like = next(iter(tensors.items()))
-    assert like is not None
     for argument, tensor in tensors.items():
-        if tensor is not None and tensor.shape != like.shape:
+        if tensor.shape != like.shape:
             _refuse_shape(function, argument, tensor, [like.shape], first)
 
 
-def check_flags(function: str, shape: torch.Size, **flags: Tensor | None) -> None:
-    """Refuse flags that are not bool tensors of the given shape; None passes."""
+def check_flags(function: str, shape: torch.Size, **flags: Tensor) -> None:
+    """Refuse flags that are not bool tensors of the given shape."""
     for argument, flag in flags.items():
-        if flag is None:
-            continue
         if not isinstance(flag, Tensor) or flag.dtype != torch.bool:
             mend = f"Convert it with {argument}.bool() (True means that it holds)."
             _refuse(TypeError, function, argument, "a bool tensor", describe(flag), mend)
@@ -72,11 +72,10 @@ def check_prediction(function: str, **tensors: Tensor) -> None:
         _refuse_shape(function, second, target, [prediction.shape], first)
 
 
-def check_sequence(function: str, discount: Knob, values: Mapping[str, Tensor | None], **flags: Tensor | None) -> None:
+def check_sequence(function: str, discount: Knob, values: Mapping[str, Tensor], **flags: Tensor) -> None:
     """Check quantities and flags along one time axis, the first of them deciding the shape, and their discount."""
     check_values(function, **values)
     argument, first = next(iter(values.items()))
-    assert first is not None
     check_axis(function, argument, first, "step")
     check_flags(function, first.shape, **flags)
     check_knob(function, "discount", discount, 0.0, 1.0, "[]")
@@ -89,10 +88,10 @@ def check_axis(function: str, argument: str, tensor: Tensor, what: str) -> None:
         _refuse(ValueError, function, argument, expected, describe(tensor), "Give it one.")
 
 
-def check_shape(function: str, like: str, shape: torch.Size, **tensors: Tensor | None) -> None:
-    """Refuse tensors that do not have the given shape, which is that of `like`; None passes."""
+def check_shape(function: str, like: str, shape: torch.Size, **tensors: Tensor) -> None:
+    """Refuse tensors that do not have the given shape, which is that of `like`."""
     for argument, tensor in tensors.items():
-        if tensor is not None and tensor.shape != shape:
+        if tensor.shape != shape:
             _refuse_shape(function, argument, tensor, [shape], like)
 
 
@@ -144,7 +143,7 @@ def check_tail(
 ) -> None:
     """Check the tail of a loss: mask and weight have the loss's shape, or its batch shape without the critic axes."""
     check_option(function, "reduction", reduction, ("none", "mean", "sum"))
-    check_float(function, weight=weight)
+    check_float(function, **present(weight=weight))
     if weight is not None and weight.shape not in (shape, batch):
         _refuse_shape(function, "weight", weight, [batch])
     if mask is not None:
