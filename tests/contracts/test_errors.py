@@ -1,0 +1,149 @@
+"""Every kind of wrong input, for every public function: refused, by name, in one form of words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from ledger import CASES, Case, Count, Flags, Knob, Option, Values
+
+import offline_losses
+
+BATCH = (4,)
+Wrong = tuple[str, Any, type[Exception]]
+
+
+def wrong_inputs(case: Case) -> Iterator[Wrong]:
+    """An argument, a wrong value for it, and the error that it must meet."""
+    inputs = case.build(BATCH)
+    tensors = [name for name in [*case.of(Values), *case.of(Flags)] if getattr(case.arguments[name], "batched", True)]
+    for name, argument in case.of(Values).items():
+        yield name, inputs[name].long(), TypeError
+        yield name, inputs[name].numpy(), TypeError
+        if not argument.optional:
+            yield name, None, TypeError
+    for name in case.of(Flags):
+        yield name, inputs[name].double(), TypeError
+        yield name, inputs[name].long(), TypeError
+    for name in tensors:
+        if len(tensors) > 1 or case.row.name == "linear_recurrence":
+            yield name, inputs[name].unsqueeze(-1), ValueError
+        if len(tensors) > 1:
+            yield name, torch.cat([inputs[name]] * 2, int(case.leads(case.arguments[name]))), ValueError
+    for name in case.of(Values):
+        if name not in tensors:
+            yield name, inputs[name].expand(2, 9, *inputs[name].shape), ValueError
+    for name, argument in case.of(Knob).items():
+        yield from ((name, value, ValueError) for value in argument.outside)
+        yield name, torch.full((*BATCH, 9), argument.value), ValueError
+        yield name, torch.tensor(1), TypeError
+        yield name, "high", TypeError
+        yield name, True, TypeError
+        yield name, None, TypeError
+    for name in case.of(Option):
+        yield name, "other", ValueError
+    for name in case.of(Count):
+        yield name, 0, ValueError
+        yield name, 1.5, TypeError
+    if case.row.tail:
+        yield "mask", torch.ones(BATCH), TypeError
+        yield "mask", torch.ones((*BATCH, 1), dtype=torch.bool), ValueError
+        yield "weight", torch.ones(BATCH, dtype=torch.long), TypeError
+        yield "weight", torch.ones((*BATCH, 1)), ValueError
+        yield "weight", 2.0, TypeError
+        yield "reduction", "average", ValueError
+
+
+def describe(value: Any) -> str:
+    """A short name of a wrong value for the test's id."""
+    if hasattr(value, "shape"):
+        return f"{type(value).__name__}{list(value.shape)}{value.dtype}".replace("torch.", "")
+    return repr(value)
+
+
+EVERYTHING = [(case, *wrong) for case in CASES for wrong in wrong_inputs(case)]
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "value", "error"), EVERYTHING, ids=lambda x: str(x) if isinstance(x, (Case, str)) else describe(x)
+)
+def test_wrong_input_is_refused_by_name(case: Case, name: str, value: Any, error: type[Exception]) -> None:
+    """`function: argument: expected ..., got .... How to mend it.`"""
+    inputs = {**case.build(BATCH), name: value}
+    with pytest.raises(error) as caught:
+        case.row.function(**inputs)
+    message = str(caught.value)
+    found = re.fullmatch(rf"{case.row.name}: (\w+): expected (.+), got (.+?)\. ([A-Z].+\.)", message, re.DOTALL)
+    assert found, message
+    if not (error is ValueError and hasattr(value, "shape")):  # of two shapes that differ, either may be named
+        assert found[1] == name, message
+
+
+def test_the_broadcast_trap_is_explained() -> None:
+    """A column against a vector names both shapes, and the call that mends it."""
+    message = (
+        "expectile_loss: target: expected shape [4, 1] (that of prediction), got shape [4]. "
+        "Nothing is broadcast between samples: reshape it to match. Here prediction.squeeze(-1) does."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        offline_losses.expectile_loss(torch.zeros(4, 1), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"Here target\.squeeze\(-1\) does\."):
+        offline_losses.expectile_loss(torch.zeros(4), torch.zeros(4, 1))
+
+
+def test_half_of_a_bootstrap_is_refused() -> None:
+    """A next value without its terminations, or the reverse, would be a guess."""
+    step, flag = torch.ones(3), torch.zeros(3, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match="discounted_return: terminated: expected a tensor because next_value is given"
+    ):
+        offline_losses.discounted_return(step, flag, next_value=step)
+    with pytest.raises(
+        ValueError, match="discounted_return: next_value: expected a tensor because terminated is given"
+    ):
+        offline_losses.discounted_return(step, flag, terminated=flag)
+
+
+def test_an_action_is_given_in_one_form() -> None:
+    """Both forms, or neither, are refused."""
+    mean = torch.zeros(2, 3)
+    for given in ({}, {"action": mean, "pre_tanh": mean}):
+        with pytest.raises(ValueError, match="tanh_gaussian_log_prob: action: expected exactly one"):
+            offline_losses.tanh_gaussian_log_prob(mean, mean, **given)
+
+
+@pytest.mark.parametrize("name", ["ensemble_min", "ensemble_mean", "ensemble_mix"])
+@pytest.mark.parametrize("q", [torch.tensor(1.0), torch.zeros(0, 3)], ids=["no axis", "no critic"])
+def test_an_ensemble_has_critics(name: str, q: torch.Tensor) -> None:
+    """A reduction over no critics is refused."""
+    with pytest.raises(ValueError, match=f"{name}: q: expected a first axis of at least one critic"):
+        getattr(offline_losses, name)(q)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("soft_value", "q"), ("softmax_weights", "q"), ("softmax_entropy", "q"), ("linear_recurrence", "b")],
+)
+def test_a_last_axis_is_needed(name: str, argument: str) -> None:
+    """Without candidates, or without steps, there is nothing to compute."""
+    for shape in [(), (3, 0)]:
+        inputs = [torch.zeros(shape)] * (2 if name == "linear_recurrence" else 1)
+        with pytest.raises(ValueError, match=f"{name}: {argument}: expected a last axis of at least one"):
+            getattr(offline_losses, name)(*inputs)
+
+
+def test_polyak_update_refuses_what_does_not_fit() -> None:
+    """Another number of tensors, other shapes, something that is no tensor, a share outside [0, 1]."""
+    one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    with pytest.raises(ValueError, match="polyak_update_: target: expected the 2 tensors and the shapes of online"):
+        offline_losses.polyak_update_(one, two)
+    with pytest.raises(ValueError, match="polyak_update_: polyak: expected a number in"):
+        offline_losses.polyak_update_(one, one, polyak=1.5)
+    for nothing in (3, torch.zeros(2), [1.0]):
+        with pytest.raises(
+            TypeError, match=r"polyak_update_: target: expected a torch\.nn\.Module or a list of tensors"
+        ):
+            offline_losses.polyak_update_(nothing, one)

@@ -1,0 +1,81 @@
+"""The ledger is complete, and every signature and docstring follows from its name."""
+
+from __future__ import annotations
+
+import inspect
+
+import ledger
+import pytest
+from ledger import LEDGER, UPDATES, Row
+from oracles import ORACLES
+
+import offline_losses
+
+FUNCTIONS = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(offline_losses, name))]
+BANNED = {"tau", "alpha", "beta", "gamma", "dones", "lambda", "lr"}
+QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter")
+SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Example:", "Reference:"]
+
+
+def test_every_public_function_has_a_row_and_an_oracle() -> None:
+    """`__all__`, the ledger and the oracles name the same functions."""
+    assert sorted(FUNCTIONS) == sorted([*(row.name for row in LEDGER), *UPDATES]) == sorted(ORACLES)
+
+
+def test_all_is_sorted_and_everything_in_it_exists() -> None:
+    """`__all__` holds each public name once."""
+    assert list(offline_losses.__all__) == sorted(set(offline_losses.__all__))
+    assert all(hasattr(offline_losses, name) for name in offline_losses.__all__)
+
+
+@pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.name)
+def test_the_row_names_the_arguments_of_the_signature(row: Row) -> None:
+    """In order; a knob is keyword-only, and so is all that is optional."""
+    parameters = dict(inspect.signature(row.function).parameters)
+    for name in ["mask", "weight", "reduction"] if row.tail else []:
+        assert parameters.pop(name).kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(parameters) == list(row.arguments)
+    for name, argument in row.arguments.items():
+        needed = isinstance(argument, (ledger.Values, ledger.Flags)) and not argument.optional
+        assert (parameters[name].kind is inspect.Parameter.KEYWORD_ONLY) == (not needed), name
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_suffix_is_the_contract(name: str) -> None:
+    """Losses and penalties end in the tail; quantities never have a reduction."""
+    parameters = list(inspect.signature(getattr(offline_losses, name)).parameters.values())
+    if name.endswith(("_loss", "_losses", "_penalty")):
+        assert [p.name for p in parameters[-3:]] == ["mask", "weight", "reduction"]
+        assert [p.default for p in parameters[-3:]] == [None, None, "mean"]
+    else:
+        assert "reduction" not in [p.name for p in parameters]
+        assert name.endswith((*QUANTITIES, "_update_")) or name in {
+            "softmax_entropy",
+            "linear_recurrence",
+            "reward_scale",
+            "observation_statistics",
+            "normalize_observation",
+            "ensemble_min",
+            "ensemble_mean",
+            "ensemble_mix",
+            "effective_sample_size",
+        }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_banned_name(name: str) -> None:
+    """No argument has a name that means different things to different people."""
+    assert not BANNED & set(inspect.signature(getattr(offline_losses, name)).parameters)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_docstring_has_every_part_in_order(name: str) -> None:
+    """A sentence, the formula, shapes, result, gradient, errors, an example that runs, the source."""
+    text = inspect.getdoc(getattr(offline_losses, name)) or ""
+    places = [text.find(section) for section in SECTIONS]
+    assert -1 not in places, dict(zip(SECTIONS, places, strict=True))
+    assert places == sorted(places)
+    assert ">>> " in text
+    arguments = text[places[1] : places[2]]
+    for parameter in inspect.signature(getattr(offline_losses, name)).parameters:
+        assert f"    {parameter}: " in arguments

@@ -1,0 +1,160 @@
+"""Every function against its oracle: values, shapes and dtypes, in every precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ledger import CASES, TAILED, Case, Values, leaves
+from oracles import reduced
+from torch import Tensor
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments for an oracle: float64 arrays."""
+    return {
+        name: (value.double() if value.is_floating_point() else value).numpy() if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+
+
+def call(case: Case, inputs: dict[str, Any], **tail: Any) -> list[Tensor]:
+    """The function's results, element by element for a loss."""
+    tail = {"reduction": "none", **tail} if case.row.tail else tail
+    return leaves(case.row.function(**inputs, **tail))
+
+
+def wanted(case: Case, inputs: dict[str, Any]) -> list[np.ndarray]:
+    """The oracle's results."""
+    result = case.row.oracle(**plain(inputs))
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@each_case
+@pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3)], ids=str)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_float64_equals_the_oracle(case: Case, batch: tuple[int, ...], seed: int) -> None:
+    """Value and shape, for every batch shape, an empty one included."""
+    inputs = case.build(batch, seed=seed)
+    for actual, expected in zip(call(case, inputs), wanted(case, inputs), strict=True):
+        assert actual.shape == expected.shape
+        assert actual.dtype == (torch.bool if expected.dtype == bool else torch.float64)
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_lower_precision_is_computed_in_float32(case: Case, dtype: torch.dtype) -> None:
+    """The error is that of float32, plus one rounding of the result to the input's dtype for a quantity."""
+    inputs = case.build(dtype=dtype)
+    result = torch.float32 if case.row.tail else dtype
+    tolerance = 3e-6 if result == torch.float32 else torch.finfo(dtype).eps
+    for actual, expected in zip(call(case, inputs), wanted(case, inputs), strict=True):
+        assert actual.dtype == (torch.bool if expected.dtype == bool else result)
+        np.testing.assert_allclose(actual.double(), expected, rtol=tolerance, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", TAILED, ids=str)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("tail", [(), ("mask",), ("weight",), ("mask", "weight")], ids="+".join)
+def test_mask_weight_and_reduction(case: Case, reduction: str, tail: tuple[str, ...]) -> None:
+    """Σ mask·weight·loss / max(1, Σ mask), with critics counted, and never the weights in the denominator."""
+    inputs, batch = case.build((2, 5)), (2, 5)
+    generator = torch.Generator().manual_seed(5)
+    options = {
+        "mask": torch.rand(batch, generator=generator) < 0.6,
+        "weight": 3 * torch.rand(batch, generator=generator, dtype=torch.float64),
+    }
+    given = {name: options[name] for name in tail}
+    knows = {"mask": options["mask"].numpy()} if case.row.name == "td3_bc_loss" and "mask" in tail else {}
+    result = case.row.oracle(**plain(inputs), **knows)
+    for actual, elements in zip(
+        call(case, inputs, reduction=reduction, **given),
+        result if isinstance(result, tuple) else [result],
+        strict=True,
+    ):
+        expected = reduced(elements, **{name: value.numpy() for name, value in given.items()}, reduction=reduction)
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [case for case in TAILED if case.critics], ids=str)
+def test_mask_and_weight_may_differ_between_critics(case: Case) -> None:
+    """A mask and a weight with the critic axis select and weigh each critic's samples (a bootstrapped ensemble)."""
+    inputs = case.build()
+    elements = case.row.oracle(**plain(inputs))
+    for index, actual in enumerate(
+        call(case, inputs, reduction="mean", mask=(mask := torch.rand(2, 4) < 0.5), weight=(weight := torch.rand(2, 4)))
+    ):
+        each = elements[index] if isinstance(elements, tuple) else elements
+        expected = reduced(each, mask=mask.numpy(), weight=weight.numpy())
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+@each_case
+def test_strided_and_expanded_inputs(case: Case) -> None:
+    """Where a tensor lies in memory does not matter."""
+    inputs = case.build((3, 4))
+    strided = {
+        name: torch.stack([value, value], -1)[..., 0] if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+    assert not all(value.is_contiguous() for value in strided.values() if isinstance(value, Tensor) and value.ndim)
+    for actual, expected in zip(call(case, strided), call(case, inputs), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@each_case
+def test_an_empty_batch(case: Case) -> None:
+    """No samples give an empty result, a loss of zero, or a refusal that says so; never NaN."""
+    inputs = case.build((0,))
+    if case.row.name in {"return_filter", "reward_scale"}:
+        with pytest.raises(ValueError, match="expected a last axis of at least one step"):
+            case.row.function(**inputs)
+        return
+    for result in leaves(case.row.function(**inputs)):
+        assert not result.isnan().any()
+        assert not case.row.tail or result == 0
+
+
+@each_case
+def test_inputs_and_the_random_state_stay_as_they_are(case: Case) -> None:
+    """Pure: nothing is written into an argument, nothing is drawn."""
+    inputs = case.build()
+    before = {name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)}
+    state = torch.get_rng_state()
+    call(case, inputs)
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in before.items():
+        assert torch.equal(value, inputs[name])
+
+
+@each_case
+def test_knobs_may_be_tensors(case: Case) -> None:
+    """A 0-d tensor in place of a Python number gives the same result."""
+    inputs = case.build()
+    tensors = {
+        name: torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else value
+        for name, value in inputs.items()
+    }
+    for actual, expected in zip(call(case, tensors), call(case, inputs), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@each_case
+def test_nothing_looks_at_a_value(case: Case) -> None:
+    """Runs on the meta device, which has no values: no synchronization, no data-dependent shape or branch."""
+    inputs = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in case.build().items()}
+    on_cpu = call(case, case.build())
+    for actual, expected in zip(call(case, inputs), on_cpu, strict=True):
+        assert actual.is_meta
+        assert actual.shape == expected.shape
+
+
+def test_every_values_argument_is_covered() -> None:
+    """Each case passes at least one floating-point tensor."""
+    assert all(case.of(Values) for case in CASES)

@@ -1,0 +1,344 @@
+"""One row for each public function: what it takes. The contracts, and whatever else runs over all functions, read it.
+
+A row lists the arguments in the order of the signature. Shapes are `[*batch]` followed by the named axes; a case is a
+row with some of its optional arguments present, and with or without critics on a leading axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from oracles import ORACLES
+from torch import Generator, Tensor
+
+import offline_losses
+
+SIZES = {"N": 5, "T": 7, "A": 3, "D": 3}
+CRITICS = 2
+
+
+@dataclass(frozen=True)
+class Values:
+    """A floating-point tensor `[*batch, *axes]`, uniform between low and high."""
+
+    axes: str = ""
+    critics: str = "never"  # "always" leading, "case" by case, or "never"
+    batched: bool = True
+    optional: bool = False
+    gradient: bool = True
+    low: float = -2.0
+    high: float = 2.0
+    made: Callable[[Tensor], Tensor] = field(default=lambda x: x)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A bool tensor `[*batch, *axes]`."""
+
+    axes: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A hyper-parameter: a value inside its range, some values outside, and others that a schedule may take."""
+
+    value: float
+    outside: tuple[float, ...]
+    schedule: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A word out of a few."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """A Python int that shapes the computation."""
+
+    value: int
+
+
+Argument: TypeAlias = Values | Flags | Knob | Option | Count
+
+_LEVEL = Knob(0.8, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.7, 0.9))
+_POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
+_NOT_NEGATIVE = Knob(0.7, (-1.0, float("nan")), (0.0, 0.2, 0.5, 1.0, 2.0))
+_UNIT = Knob(0.9, (-0.1, 1.5, float("nan")), (0.0, 0.5, 0.9, 0.99, 1.0))
+_ANY = Knob(0.5, (float("nan"), float("inf")), (-2.0, -1.0, 0.0, 1.0, 3.0))
+_BOUND = Knob(3.0, (0.0, -1.0, float("inf")), (0.5, 1.0, 2.0, 3.0, 100.0))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A public function and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    batch_statistic: bool = False  # one sample's result depends on the others
+    alternatives: tuple[str, ...] = ()  # optional arguments of which exactly one is given
+    together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The public function."""
+        return getattr(offline_losses, self.name)
+
+    @property
+    def oracle(self) -> Callable[..., Any]:
+        """The float64 loop from the paper."""
+        return ORACLES[self.name]
+
+    @property
+    def tail(self) -> bool:
+        """Whether it ends in mask, weight and reduction."""
+        return self.name.endswith(("_loss", "_losses", "_penalty"))
+
+    @property
+    def detached(self) -> bool:
+        """Whether nothing that comes out carries a gradient."""
+        return self.name.endswith(("_weights", "_filter"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row with these of its optional arguments, and with or without a critic axis where one may lead."""
+
+    row: Row
+    given: tuple[str, ...]
+    critics: bool = False
+
+    def __str__(self) -> str:
+        return "-".join([self.row.name, *self.given, *(["critics"] if self.critics else [])])
+
+    @property
+    def arguments(self) -> dict[str, Argument]:
+        """The arguments that this case passes."""
+        return {
+            name: argument
+            for name, argument in self.row.arguments.items()
+            if not getattr(argument, "optional", False) or name in self.given
+        }
+
+    def of(self, kind: type) -> dict[str, Any]:
+        """The arguments of one kind."""
+        return {name: argument for name, argument in self.arguments.items() if isinstance(argument, kind)}
+
+    def leads(self, argument: Argument) -> bool:
+        """Whether this argument has a critic axis before the batch."""
+        kind = getattr(argument, "critics", "never")
+        return kind == "always" or (kind == "case" and self.critics)
+
+    def build(self, batch: tuple[int, ...] = (4,), dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Any]:
+        """Arguments to call the function with, drawn from the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return {name: self._draw(argument, batch, dtype, generator) for name, argument in self.arguments.items()}
+
+    def _draw(self, argument: Argument, batch: tuple[int, ...], dtype: torch.dtype, generator: Generator) -> Any:
+        if isinstance(argument, (Knob, Option, Count)):
+            return argument.value
+        shape = tuple(SIZES[axis] for axis in argument.axes)
+        if isinstance(argument, Flags):
+            return torch.rand(batch + shape, generator=generator) < 0.4
+        shape = ((CRITICS,) if self.leads(argument) else ()) + (batch if argument.batched else ()) + shape
+        uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+        return argument.made(argument.low + (argument.high - argument.low) * uniform).to(dtype)
+
+
+_REWARD = {"reward": Values()}
+_STEPS = {"reward": Values("T"), "done": Flags("T")}
+_FOLLOWED = {
+    "reward": Values("T"),
+    "next_value": Values("T"),
+    "terminated": Flags("T"),
+    "done": Flags("T"),
+}
+_RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
+_CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
+_LOGITS = {"q": Values("N", critics="case"), "log_density": Values("N", optional=True), "temperature": _POSITIVE}
+
+LEDGER = [
+    Row("squared_loss", _RESIDUAL),
+    Row("huber_loss", {**_RESIDUAL, "delta": _POSITIVE}),
+    Row("expectile_loss", {**_RESIDUAL, "expectile": _LEVEL}),
+    Row("quantile_loss", {**_RESIDUAL, "quantile": _LEVEL}),
+    Row("soft_value", {**_LOGITS, "mask": Flags("N", optional=True)}),
+    Row("softmax_weights", {**_LOGITS, "mask": Flags("N", optional=True)}),
+    Row("softmax_entropy", {"q": Values("N"), "temperature": _POSITIVE, "mask": Flags("N", optional=True)}),
+    Row("linear_recurrence", {"b": Values("T"), "a": Values("T"), "cut": Flags("T", optional=True)}),
+    Row(
+        "discounted_return",
+        {
+            **_STEPS,
+            "discount": _UNIT,
+            "next_value": Values("T", optional=True),
+            "terminated": Flags("T", optional=True),
+        },
+        together=("next_value", "terminated"),
+    ),
+    Row("n_step_return", {**_FOLLOWED, "n": Count(3), "discount": _UNIT}),
+    Row("lambda_return", {**_FOLLOWED, "discount": _UNIT, "lambda_": _UNIT}),
+    Row(
+        "generalized_advantage",
+        {
+            "reward": Values("T"),
+            "value": Values("T"),
+            "next_value": Values("T"),
+            "terminated": Flags("T"),
+            "done": Flags("T"),
+            "discount": _UNIT,
+            "lambda_": _UNIT,
+        },
+    ),
+    Row("episode_return", {**_STEPS, "discount": _UNIT}),
+    Row(
+        "return_filter",
+        {
+            **_STEPS,
+            "fraction": Knob(0.4, (0.0, 1.5, -1.0), (0.1, 0.3, 0.5, 0.8, 1.0)),
+            "discount": _UNIT,
+            "by": Option("steps"),
+        },
+        batch_statistic=True,
+    ),
+    Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, batch_statistic=True),
+    Row("observation_statistics", {"observation": Values("D"), "mask": Flags(optional=True)}, batch_statistic=True),
+    Row(
+        "normalize_observation",
+        {
+            "observation": Values("D"),
+            "mean": Values("D", batched=False),
+            "std": Values("D", batched=False, low=0.5),
+            "epsilon": _POSITIVE,
+        },
+    ),
+    Row("bellman_target", {**_REWARD, "next_value": Values(), "terminated": Flags(), "discount": _UNIT}),
+    Row(
+        "soft_bellman_target",
+        {
+            **_REWARD,
+            "next_value": Values(),
+            "next_log_prob": Values(),
+            "terminated": Flags(),
+            "temperature": _NOT_NEGATIVE,
+            "discount": _UNIT,
+        },
+    ),
+    Row(
+        "expected_target",
+        {
+            **_REWARD,
+            "next_q": Values("N"),
+            "next_probability": Values("N", made=lambda x: x.softmax(-1)),
+            "terminated": Flags(),
+            "discount": _UNIT,
+        },
+    ),
+    Row(
+        "double_q_target",
+        {
+            **_REWARD,
+            "next_q_online": Values("N", gradient=False),
+            "next_q_target": Values("N"),
+            "terminated": Flags(),
+            "discount": _UNIT,
+        },
+    ),
+    Row("ensemble_min", {"q": Values(critics="always")}),
+    Row("ensemble_mean", {"q": Values(critics="always")}),
+    Row("ensemble_mix", {"q": Values(critics="always"), "lambda_": _UNIT}),
+    Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
+    Row(
+        "crr_weights",
+        {"advantage": Values(), "mode": Option("exponential"), "temperature": _POSITIVE, "max_weight": _BOUND},
+    ),
+    Row("normalize_weights", {"weight": Values(low=0.1), "mask": Flags(optional=True)}, batch_statistic=True),
+    Row("effective_sample_size", {"weight": Values(low=0.1), "mask": Flags(optional=True)}, batch_statistic=True),
+    Row(
+        "cql_logsumexp_penalty",
+        {**_CANDIDATES, "log_density": Values("N", optional=True), "temperature": _POSITIVE},
+    ),
+    Row("cql_max_penalty", _CANDIDATES),
+    Row(
+        "cql_lagrange_losses",
+        {
+            "gap": Values(critics="case"),
+            "log_multiplier": Values(batched=False),
+            "threshold": _ANY,
+            "penalty_weight": _POSITIVE,
+            "threshold_on": Option("weighted_gap"),
+            "max_multiplier": Knob(100.0, (0.0, -1.0, float("inf")), (10.0, 20.0, 50.0, 100.0, 1e6)),
+        },
+    ),
+    Row("calibrated_value", {"q_candidates": Values("N", critics="case"), "reference_value": Values()}),
+    Row("nll_loss", {"log_prob": Values()}),
+    Row("gaussian_log_prob", {"mean": Values("A"), "log_std": Values("A", high=1.0), "action": Values("A")}),
+    Row(
+        "tanh_gaussian_log_prob",
+        {
+            "mean": Values("A"),
+            "log_std": Values("A", batched=False, high=1.0),
+            "action": Values("A", optional=True, low=-0.9, high=0.9),
+            "pre_tanh": Values("A", optional=True),
+            "margin": Knob(1e-3, (0.0, 1.0, -1.0), (1e-6, 1e-4, 1e-3, 1e-2, 5e-2)),
+        },
+        alternatives=("action", "pre_tanh"),
+    ),
+    Row(
+        "td3_bc_loss",
+        {
+            "q": Values(),
+            "policy_action": Values("A"),
+            "data_action": Values("A"),
+            "q_weight": _POSITIVE,
+            "epsilon": Knob(1e-6, (0.0, -1.0), (1e-8, 1e-6, 1e-3, 0.1, 10.0)),
+        },
+        batch_statistic=True,
+    ),
+    Row("sac_policy_loss", {"log_prob": Values(), "q": Values(), "temperature": _NOT_NEGATIVE}),
+    Row(
+        "temperature_loss",
+        {"log_temperature": Values(batched=False), "log_prob": Values(gradient=False), "target_entropy": _ANY},
+    ),
+]
+
+UPDATES = ["polyak_update_"]
+"""Functions that work in place on modules: they return nothing, and have tests of their own."""
+
+
+def _cases(row: Row) -> Iterator[Case]:
+    optional = [name for name, argument in row.arguments.items() if getattr(argument, "optional", False)]
+    critics = any(getattr(argument, "critics", "never") == "case" for argument in row.arguments.values())
+    if row.alternatives:
+        yield from (Case(row, (name,)) for name in row.alternatives)
+        return
+    yield Case(row, ())
+    if optional:
+        yield from (Case(row, (name,)) for name in optional if name not in row.together and len(optional) > 1)
+        yield Case(row, tuple(optional))
+    if critics:
+        yield Case(row, tuple(optional) if "mask" not in optional else (), critics=True)
+
+
+CASES = [case for row in LEDGER for case in _cases(row)]
+TAILED = [case for case in CASES if case.row.tail]
+
+
+def leaves(result: Any) -> list[Tensor]:
+    """The tensors of a result: itself, or the fields of a NamedTuple."""
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def total(result: Any) -> Tensor:
+    """One number that every element of the result enters with another factor."""
+    parts = [leaf for leaf in leaves(result) if leaf.is_floating_point()]
+    factors = [torch.linspace(0.5, 1.5, part.numel()).to(part).view(part.shape) for part in parts]
+    return sum(
+        ((part * factor).sum() for part, factor in zip(parts, factors, strict=True)), torch.zeros(()).to(parts[0])
+    )
