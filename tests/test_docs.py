@@ -1,0 +1,71 @@
+"""What the documents say is true: snippets run, functions and rooms are all named, links resolve."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import offline_losses
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SNIPPETS = [
+    pytest.param(code, id=f"{page.relative_to(ROOT)}-{index}")
+    for page in PAGES
+    for index, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_every_snippet_runs_as_printed(code: str) -> None:
+    """Each Python block is a program of its own."""
+    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
+def test_the_iql_update_of_the_readme_is_about_twenty_lines_and_learns() -> None:
+    """It is short, and repeated on one batch it lowers its loss."""
+    code = next(param.values[0] for param in SNIPPETS if "def update" in str(param.values[0]))
+    body = code[code.index("def update") : code.index("batch = ")].strip().splitlines()
+    assert len(body) <= 20
+    space: dict[str, object] = {}
+    exec(compile(code, "snippet", "exec"), space)
+    torch, update = space["torch"], space["update"]
+    torch.manual_seed(0)
+    batch = [torch.randn(64, 17), torch.randn(64, 6), torch.randn(64), torch.randn(64, 17), torch.zeros(64).bool()]
+    losses = [float(update(*batch)) for _ in range(200)]
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_every_function_stands_in_the_readme_and_the_changelog() -> None:
+    """By name."""
+    for page in ("README.md", "CHANGELOG.md"):
+        text = (ROOT / page).read_text()
+        functions = [name for name in offline_losses.__all__ if name.islower()]
+        assert not [name for name in functions if f"`{name}`" not in text], page
+
+
+def test_every_room_has_a_reference_page_in_the_navigation() -> None:
+    """One page for each module that defines public functions."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for name in offline_losses.__all__:
+        module = getattr(offline_losses, name).__module__
+        page = f"reference/{module.removeprefix('offline_losses.')}.md"
+        assert page in navigation
+        assert f"::: {module}\n" in (ROOT / "docs" / page).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    """Every link to a file of this project leads to one."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_docstrings_point_at_lineage_only_where_it_speaks() -> None:
+    """A function that says "see lineage" is in it."""
+    lineage = (ROOT / "docs" / "lineage.md").read_text()
+    for name in offline_losses.__all__:
+        if "lineage.md" in (getattr(offline_losses, name).__doc__ or ""):
+            assert f"`{name}`" in lineage, name
