@@ -163,7 +163,8 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
     exponent = upcast(advantage.detach()) / temperature
     bound = scalar(max_weight, exponent)
     clipped = torch.minimum(exponent, bound.log())
-    return torch.where(clipped < exponent, bound, clipped.exp()).detach()  # exactly the bound, not exp(log(bound))
+    # exp(log(bound)) is off by a rounding, on either side: beyond the clip take the bound itself, before it no more.
+    return torch.where(clipped < exponent, bound, torch.minimum(clipped.exp(), bound)).detach()
 
 
 def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
