@@ -1,0 +1,9 @@
+"""Borders of the library: where datasets and TensorDicts become plain tensors.
+
+Nothing inside the library imports this package, and this file imports nothing, so that the core
+stays installable with torch alone. Import what you need by its module:
+
+- `offline_losses.adapters.minari`: a Minari dataset as one flat, time-ordered TensorDict;
+- `offline_losses.adapters.tensordict`: any function of the library, called on a TensorDict;
+- `offline_losses.adapters.keys`: the one table from argument names to TensorDict keys.
+"""

@@ -1,0 +1,58 @@
+"""The one table from the library's argument names to TensorDict keys, as TorchRL names them."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+Key = str | tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """Where an argument lies in a TensorDict.
+
+    Attributes:
+        key: the entry's (nested) key; None where the caller has to name it.
+        scalar: whether the argument is one number for each sample. TorchRL stores such entries as
+            `[*batch, 1]` and the library takes `[*batch]`, so the trailing axis is dropped. An
+            observation or an action keeps its own axes, also when there is just one number in it.
+    """
+
+    key: Key | None
+    scalar: bool = True
+
+
+KEYS = MappingProxyType(
+    {
+        "observation": Entry("observation", scalar=False),
+        "action": Entry("action", scalar=False),
+        "data_action": Entry("action", scalar=False),
+        "next_observation": Entry(("next", "observation"), scalar=False),
+        "reward": Entry(("next", "reward")),
+        "terminated": Entry(("next", "terminated")),
+        "truncated": Entry(("next", "truncated")),
+        "done": Entry(("next", "done")),
+        "episode": Entry("episode"),
+        "value": Entry("state_value"),
+        "next_value": Entry(("next", "state_value")),
+        "target": Entry("value_target"),
+        "advantage": Entry("advantage"),
+        "q_data": Entry("state_action_value"),
+        "q_candidates": Entry("action_value", scalar=False),
+        "next_q": Entry(("next", "action_value"), scalar=False),
+        "behavior_log_prob": Entry("action_log_prob"),
+        "prediction": Entry(None),
+        "log_prob": Entry(None),
+        "next_log_prob": Entry(None),
+        "gap": Entry(None),
+        "reference_value": Entry(None),
+        "mask": Entry(None),
+        "weight": Entry(None),
+    }
+)
+"""Argument name -> `Entry`.
+
+The names without a key are numbers that the data alone cannot know, and taking a likely column for
+them would be worse than asking: the dataset's `action_log_prob`, for one, is the behavior policy's,
+and a loss of the learned policy that took it would run and teach nothing.
+"""

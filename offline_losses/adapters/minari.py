@@ -1,0 +1,176 @@
+"""Minari episodes as one flat, time-ordered TensorDict: read once, checked, cast once."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+try:
+    import minari
+    import numpy as np
+    import torch
+    from gymnasium import spaces
+    from tensordict import TensorDict
+except ImportError as error:
+    raise ImportError(
+        'offline_losses.adapters.minari: no minari or tensordict. Install them: pip install "offline-losses[data]".'
+    ) from error
+
+from offline_losses.adapters import flat_cache
+from offline_losses.adapters.columns import flat_columns
+from offline_losses.adapters.episodes import UNREADABLE
+
+
+def load_minari(
+    dataset: str | minari.MinariDataset,
+    *,
+    progress: bool | None = None,
+    cache: str | PathLike[str] | None = None,
+) -> TensorDict:
+    """Reads a Minari dataset into one flat TensorDict `[N]`: episode after episode, each in time order.
+
+    | key | content |
+    |---|---|
+    | `observation`, `("next", "observation")` | `[N, ...]`; dict and tuple spaces are nested keys (tuple: `"0"`) |
+    | `action` | `[N, ...]`, nested likewise, in the units of the recorded action space |
+    | `("next", "reward")` | `[N]` float32 |
+    | `("next", "terminated")`, `("next", "truncated")`, `("next", "done")` | `[N]` bool |
+    | `episode` | `[N]` int64, Minari's id of the episode |
+
+    The keys are TorchRL's; the per-step numbers have no trailing axis of one, since the losses take `[N]`.
+    Floating entries become float32 in one cast, entries of discrete spaces int64; byte images stay uint8.
+    The next observation is the recorded one, at an episode's end too: Minari stores T + 1 observations. `done` is
+    True on every episode's last row and nowhere else, so a recurrence that `done` cuts may run over all rows at
+    once. Where the recording ends an episode with neither flag, `truncated` is set and one warning says how often.
+
+    Args:
+        dataset: id of a local dataset, or a `MinariDataset` (a filtered one gives its own episodes only).
+        progress: whether to show a bar while reading, if rich is installed; None: on 2000 episodes and more.
+        cache: folder in which the flat arrays are kept, without pickle, under a digest of the dataset's files.
+            HDF5 takes about two milliseconds for each episode, however short: with many it pays to read once. The
+            warnings come with the reading only.
+
+    Returns:
+        TensorDict with batch size `[N]`, N the number of steps.
+
+    Raises:
+        FileNotFoundError: no such local dataset; the message says how to get it.
+        ValueError: the dataset is damaged or not what Minari promises; the message names dataset, episode and field.
+
+    Example:
+        >>> data = load_minari("D4RL/pen/human-v2")  # doctest: +SKIP
+        >>> data["next", "done"].sum() == data["episode"].unique().numel()  # doctest: +SKIP
+        tensor(True)
+    """
+    source = open_dataset(dataset)
+    kept = None if cache is None else Path(cache) / f"{flat_cache.digest(source)}.npz"
+    columns = flat_cache.read(kept) if kept is not None else None
+    if columns is None:
+        columns = flat_columns(source, progress)
+        if kept is not None:
+            flat_cache.write(kept, columns)
+    data = TensorDict({}, batch_size=[len(columns[("episode",)])])
+    for key, column in columns.items():
+        data[key] = torch.from_numpy(column)
+    return data
+
+
+def replay_error(dataset: str | minari.MinariDataset, *, episodes: int = 1, steps: int = 10) -> float:
+    """Replays recorded actions in the recorded environment: the largest error of an observation.
+
+    About zero, where the dataset is what its environment does. A large error says that the recorded actions are not in
+    the environment's units (say, [-1, 1] for an environment that takes [-2, 2]), or that another environment or version
+    made the data.
+
+    Args:
+        dataset: id of a local dataset, or a `MinariDataset`, with an environment and seeds on record.
+        episodes: number of episodes to replay, from the first on.
+        steps: number of steps to replay of each.
+
+    Returns:
+        max |replayed - recorded| over the first observation and those after each step; infinite where the environment
+        ends an episode earlier than the recording does.
+
+    Raises:
+        ValueError: the dataset records no environment, or no seed for an episode.
+    """
+    source = open_dataset(dataset)
+    if source.env_spec is None:
+        raise ValueError(
+            f"replay_error: dataset {source.id!r}: expected a recorded environment, got env_spec=None. "
+            "Compare the dataset's action space with your environment's by hand."
+        )
+    chosen = [int(index) for index in source.episode_indices[:episodes]]
+    worst = 0.0
+    environment = source.recover_environment()
+    try:
+        for record, episode in zip(
+            source.storage.get_episode_metadata(chosen), source.iterate_episodes(chosen), strict=True
+        ):
+            if record.get("seed") is None:
+                raise ValueError(
+                    f"replay_error: dataset {source.id!r}, episode {episode.id}: expected a recorded seed, got none. "
+                    "Only datasets that were recorded with seeded resets can be replayed."
+                )
+            observation, _ = environment.reset(seed=int(record["seed"]), options=record.get("options"))
+            for step in range(min(steps, len(episode)) + 1):
+                recorded = spaces.flatten(source.observation_space, _row(episode.observations, step))
+                replayed = spaces.flatten(source.observation_space, observation)
+                worst = max(worst, float(np.max(np.abs(np.asarray(replayed) - np.asarray(recorded)))))
+                if step == min(steps, len(episode)):
+                    break
+                observation, _, terminated, truncated, _ = environment.step(_row(episode.actions, step))
+                if (terminated or truncated) and step + 1 < len(episode):
+                    return math.inf
+    finally:
+        environment.close()
+    return worst
+
+
+def open_dataset(dataset: str | minari.MinariDataset) -> minari.MinariDataset:
+    """The dataset itself, or the local one of that id."""
+    if isinstance(dataset, minari.MinariDataset):
+        return dataset
+    if not isinstance(dataset, str):
+        raise TypeError(
+            f"load_minari: dataset: expected an id or a MinariDataset, got {type(dataset).__name__}. "
+            "Pass the id of a local dataset, such as 'D4RL/pen/human-v2'."
+        )
+    try:
+        return minari.load_dataset(dataset)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"load_minari: dataset: expected the id of a local dataset, got {dataset!r}. The local ones are "
+            f"{_local_ids()}; fetch others with `minari download {dataset}` "
+            '(pip install "minari[hf]"; `minari list remote` shows what there is).'
+        ) from error
+    except ImportError as error:
+        raise ImportError(
+            f"load_minari: dataset {dataset!r}: its files need another package: {error}. "
+            'HDF5: pip install "offline-losses[data]"; arrow and parquet: pip install "minari[arrow]".'
+        ) from error
+    except UNREADABLE as error:
+        raise ValueError(
+            f"load_minari: dataset {dataset!r}, metadata.json: expected the description of a dataset, got "
+            f"{type(error).__name__}: {error}. Fetch it again: `minari delete {dataset}`, `minari download {dataset}`."
+        ) from error
+
+
+def _local_ids() -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return sorted(minari.list_local_datasets())
+        except UNREADABLE:  # one folder with a malformed name is enough
+            return []
+
+
+def _row(values: Any, step: int) -> Any:
+    if isinstance(values, dict):
+        return {key: _row(value, step) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_row(value, step) for value in values)
+    return values[step]
