@@ -192,7 +192,7 @@ def cql_lagrange_losses(
         CQLLagrangeLosses(penalty=tensor(3.), dual=tensor(-3.))
 
     Reference:
-        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, equation 30 (`"gap"`). Summing undetached terms scales the
+        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, appendix F (`"gap"`). Summing undetached terms scales the
         penalty by 1 − α'/2 in one implementation: see `docs/lineage.md`.
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)

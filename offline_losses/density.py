@@ -99,7 +99,7 @@ def tanh_gaussian_log_prob(
         tensor([-0.7821])
 
     Reference:
-        Haarnoja et al., Soft Actor-Critic Algorithms and Applications, arXiv:1812.05905, appendix C, equation 26.
+        Haarnoja, Zhou, Abbeel and Levine, Soft Actor-Critic, arXiv:1801.01290, appendix C (enforcing action bounds).
     """
     if (action is None) == (pre_tanh is None):
         raise ValueError(

@@ -198,7 +198,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
         ObservationStatistics(mean=tensor([2., 5.]), std=tensor([1., 0.]))
 
     Reference:
-        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equation 5.
+        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equation 4.
     """
     check_float("observation_statistics", observation=observation)
     check_axis("observation_statistics", "observation", observation, "dimension")
@@ -241,7 +241,7 @@ def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, eps
         tensor([[2.]])
 
     Reference:
-        Fujimoto and Gu, arXiv:2106.06860, equation 5 (ε = 10⁻³ outside the deviation).
+        Fujimoto and Gu, arXiv:2106.06860, equation 4 (ε = 10⁻³ outside the deviation).
     """
     check_float("normalize_observation", observation=observation, mean=mean, std=std)
     check_axis("normalize_observation", "observation", observation, "dimension")

@@ -54,7 +54,7 @@ def nll_loss(
         tensor(3.5000)
 
     Reference:
-        Peng, Kumar, Zhang and Levine, arXiv:1910.00177, equation 12; Kostrikov, Nair and Levine, arXiv:2110.06169,
+        Peng, Kumar, Zhang and Levine, arXiv:1910.00177, algorithm 1; Kostrikov, Nair and Levine, arXiv:2110.06169,
         equation 7.
     """
     check_float("nll_loss", log_prob=log_prob)
@@ -107,7 +107,7 @@ def td3_bc_loss(
         tensor([-1.5000,  3.5000])
 
     Reference:
-        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equations 3 and 4.
+        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equations 3 and 5.
         Mean over action dimensions, as there; a later variant sums: see `docs/lineage.md`.
     """
     check_values("td3_bc_loss", policy_action=policy_action, data_action=data_action)

@@ -129,7 +129,7 @@ def expected_target(
 
     Reference:
         van Seijen, van Hasselt, Whiteson and Wiering, A Theoretical and Empirical Analysis of Expected Sarsa, ADPRL
-        2009, equation 5.
+        2009.
     """
     check_values("expected_target", next_q=next_q, next_probability=next_probability)
     _check_actions("expected_target", reward, next_q=next_q)

@@ -42,7 +42,7 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         tensor([  1., 100.])
 
     Reference:
-        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, equation 9; Kostrikov, Nair and
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, algorithm 1; Kostrikov, Nair and
         Levine, arXiv:2110.06169, equation 7, writes the inverse temperature β: see `docs/lineage.md`.
     """
     check_float("awr_weights", advantage=advantage)
@@ -119,7 +119,7 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
         tensor([0.5000, 1.5000])
 
     Reference:
-        Owen, Monte Carlo Theory, Methods and Examples, 2013, equation 9.6 (self-normalized importance sampling).
+        Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9 (self-normalized importance sampling).
     """
     share = _share("normalize_weights", weight, mask)
     count = weight.numel() if mask is None else mask.sum()
@@ -151,7 +151,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         tensor(2.)
 
     Reference:
-        Kish, Survey Sampling, 1965, section 11.7.
+        Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
     share = _share("effective_sample_size", weight, mask)
     squares = share.square().sum()
