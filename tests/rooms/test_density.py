@@ -1,0 +1,222 @@
+"""The laws of the action densities: they integrate to one, and they agree with torch.distributions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from comparison import close, gradients, not_above
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import ORACLES
+from scipy.special import roots_legendre
+from strategies import batches, distinct, reals, tensors
+from torch import Tensor
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+
+from offline_losses import gaussian_log_prob, tanh_gaussian_log_prob
+
+NODES = roots_legendre(400)
+
+
+@st.composite
+def gaussians(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """mean and x [*batch, A]; log_std [*batch, A] or [A]."""
+    shape = (*draw(batches(0, 2, 1, 3)), draw(st.integers(1, 4)))
+    narrow = draw(st.booleans())
+    log_std = draw(tensors(shape[-1:] if narrow else shape, -2.0, 1.0))
+    return draw(tensors(shape, -2.0, 2.0)), log_std, draw(tensors(shape, -3.0, 3.0))
+
+
+@given(x=gaussians())
+def test_follows_the_paper(x: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Both densities equal their loops, in the interior and at the clip."""
+    mean, log_std, point = x
+    arrays = (mean.numpy(), log_std.numpy())
+    close(
+        gaussian_log_prob(mean, log_std, point),
+        ORACLES["gaussian_log_prob"](*arrays, point.numpy()),
+    )
+    close(
+        tanh_gaussian_log_prob(mean, log_std, pre_tanh=point),
+        ORACLES["tanh_gaussian_log_prob"](*arrays, pre_tanh=point.numpy()),
+    )
+    action = (point / 2).clamp(-1, 1)
+    for margin in (1e-6, 1e-3):
+        close(
+            tanh_gaussian_log_prob(mean, log_std, action=action, margin=margin),
+            ORACLES["tanh_gaussian_log_prob"](*arrays, action=action.numpy(), margin=margin),
+            1e-7,
+        )
+
+
+@given(x=gaussians())
+def test_agrees_with_torch_distributions(x: tuple[Tensor, Tensor, Tensor]) -> None:
+    """The same log-probabilities as Normal and its TanhTransform, in the interior."""
+    mean, log_std, point = x
+    normal = Independent(Normal(mean, log_std.exp().expand_as(mean)), 1)
+    close(gaussian_log_prob(mean, log_std, point), normal.log_prob(point))
+    squashed = TransformedDistribution(normal, [TanhTransform(cache_size=1)])
+    action = torch.tanh(point)
+    close(tanh_gaussian_log_prob(mean, log_std, action=action), squashed.log_prob(action), 1e-7)
+    close(tanh_gaussian_log_prob(mean, log_std, pre_tanh=point), squashed.log_prob(action), 1e-7)
+
+
+@pytest.mark.parametrize("mean", [-1.0, 0.0, 0.7])
+@pytest.mark.parametrize("log_std", [-1.0, 0.0, 0.5])
+def test_the_gaussian_integrates_to_one(mean: float, log_std: float) -> None:
+    """Over the line: mass 1, its mean, its variance (trapezoid rule, which is exact here)."""
+    a = torch.linspace(-30, 30, 20_001, dtype=torch.float64)
+    column = torch.full((len(a), 1), mean, dtype=torch.float64)
+    width = torch.full((1,), log_std, dtype=torch.float64)
+    density = gaussian_log_prob(column, width, a[:, None]).exp()
+    assert density.shape == a.shape
+    close(torch.trapezoid(density, a), 1.0)
+    close(torch.trapezoid(density * a, a), mean)
+    close(torch.trapezoid(density * (a - mean) ** 2, a), math.exp(2 * log_std))
+
+
+@pytest.mark.parametrize("mean", [-0.8, 0.0, 0.5])
+@pytest.mark.parametrize("std", [0.2, 0.5, 0.8])
+def test_the_squashed_gaussian_integrates_to_one(mean: float, std: float) -> None:
+    """Over the action space [-1, 1]: mass 1, and the mean of tanh under the Gaussian."""
+    a, share = (torch.from_numpy(x) for x in NODES)
+    column = torch.full((len(a), 1), mean, dtype=torch.float64)
+    width = torch.full((1,), math.log(std), dtype=torch.float64)
+    density = tanh_gaussian_log_prob(column, width, action=a[:, None], margin=1e-12).exp()
+    close((share * density).sum(), 1.0, 1e-6)
+    points, weights = np.polynomial.hermite_e.hermegauss(100)
+    expected = (weights * np.tanh(mean + std * points)).sum() / math.sqrt(2 * math.pi)
+    close((share * density * a).sum(), float(expected), 1e-6)
+
+
+@given(x=gaussians())
+def test_dimensions_are_independent(x: tuple[Tensor, Tensor, Tensor]) -> None:
+    """The log-probability of an action is the sum over its dimensions, taken one by one."""
+    mean, log_std, point = x
+    for of, name in (
+        (lambda m, s, p: gaussian_log_prob(m, s, p), "gaussian"),
+        (lambda m, s, p: tanh_gaussian_log_prob(m, s, pre_tanh=p), "pre_tanh"),
+        (lambda m, s, p: tanh_gaussian_log_prob(m, s, action=torch.tanh(p)), "action"),
+    ):
+        apart = [of(*(v[..., d : d + 1] for v in x)) for d in range(mean.shape[-1])]
+        assert of(mean, log_std, point).shape == mean.shape[:-1], name
+        close(of(mean, log_std, point), sum(apart), 1e-8)
+
+
+@given(x=gaussians(), shift=reals(-2.0, 2.0), scale=reals(0.2, 3.0))
+def test_change_of_variables(x: tuple[Tensor, Tensor, Tensor], shift: float, scale: float) -> None:
+    """Moving all moves nothing; stretching all by c costs log c for each dimension."""
+    mean, log_std, point = x
+    moved = gaussian_log_prob(scale * mean + shift, log_std + math.log(scale), scale * point + shift)
+    cost = mean.shape[-1] * math.log(scale)
+    close(moved, gaussian_log_prob(mean, log_std, point) - cost, 1e-8)
+    squashed = tanh_gaussian_log_prob(mean, log_std, pre_tanh=point)
+    jacobian = (1 - torch.tanh(point) ** 2).log().sum(-1)
+    close(squashed, gaussian_log_prob(mean, log_std, point) - jacobian, 1e-7)
+
+
+@given(x=gaussians())
+def test_mirror(x: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Mean and action of the opposite sign have the same density."""
+    mean, log_std, point = x
+    close(gaussian_log_prob(-mean, log_std, -point), gaussian_log_prob(mean, log_std, point))
+    close(
+        tanh_gaussian_log_prob(-mean, log_std, pre_tanh=-point),
+        tanh_gaussian_log_prob(mean, log_std, pre_tanh=point),
+    )
+
+
+@given(x=gaussians())
+def test_the_mode_is_the_mean(x: tuple[Tensor, Tensor, Tensor]) -> None:
+    """No action is denser than the mean; the score in the mean is (a - mean) / variance."""
+    mean, log_std, point = x
+    not_above(gaussian_log_prob(mean, log_std, point), gaussian_log_prob(mean, log_std, mean))
+    (score,) = gradients(lambda m: gaussian_log_prob(m, log_std, point), mean)
+    close(score, (point - mean) / (2 * log_std).exp().expand_as(mean), 1e-8)
+
+
+@given(data=st.data())
+def test_maximum_likelihood(data: st.DataObject) -> None:
+    """Over a sample, sample mean and sample deviation are stationary: both slopes vanish."""
+    action = data.draw(distinct((data.draw(st.integers(2, 6)), 2)))
+    mean = action.mean(0)
+    log_std = action.std(0, correction=0).log()
+
+    def likelihood(mean: Tensor, log_std: Tensor) -> Tensor:
+        return gaussian_log_prob(mean.expand_as(action), log_std, action).mean()
+
+    for slope in gradients(likelihood, mean, log_std):
+        close(slope, 0.0)
+    best = likelihood(mean, log_std)
+    for step in (-0.1, 0.1):
+        assert likelihood(mean + step, log_std) < best
+        assert likelihood(mean, log_std + step) < best
+
+
+@pytest.mark.parametrize("edge", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_action_on_the_border(edge: float, dtype: torch.dtype) -> None:
+    """At +-1 the density is that of +-(1 - margin): finite, and so are all gradients."""
+    mean = torch.zeros(2, 3, dtype=dtype)
+    log_std = torch.zeros(3, dtype=dtype)
+    action = torch.full((2, 3), edge, dtype=dtype)
+    got = tanh_gaussian_log_prob(mean, log_std, action=action)
+    inside = tanh_gaussian_log_prob(mean, log_std, action=action * (1 - 1e-6))
+    close(got, inside, 1e-4)
+    slopes = gradients(lambda m, s, a: tanh_gaussian_log_prob(m, s, action=a), mean, log_std, action)
+    for slope in (got, *slopes):
+        assert bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize("far", [50.0, -50.0, 15.0, -300.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_out_before_the_squashing(far: float, dtype: torch.dtype) -> None:
+    """Where tanh has rounded to +-1, log (1 - tanh^2) is still log 4 - 2 |x|, with slope -+2."""
+    mean = torch.full((1, 1), far, dtype=dtype)
+    log_std = torch.zeros(1, dtype=dtype)
+    point = torch.full((1, 1), far, dtype=dtype)
+    got = tanh_gaussian_log_prob(mean, log_std, pre_tanh=point)
+    close(got.double(), -0.5 * math.log(2 * math.pi) - math.log(4.0) + 2 * abs(far), 1e-6)
+    slopes = gradients(lambda m, s, x: tanh_gaussian_log_prob(m, s, pre_tanh=x), mean, log_std, point)
+    assert all(bool(slope.isfinite().all()) for slope in slopes)
+    close(slopes[2].double(), math.copysign(2.0, far), 1e-5)
+
+
+def test_derivatives_of_both_orders() -> None:
+    """Against finite differences, all arguments."""
+    mean, log_std = torch.randn(2, 2, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    point = torch.randn(2, 2, dtype=torch.float64)
+    leaves = [x.requires_grad_() for x in (mean, 0.1 * log_std, point)]
+    leaves[1] = leaves[1].detach().requires_grad_()
+    for of in (
+        gaussian_log_prob,
+        lambda m, s, x: tanh_gaussian_log_prob(m, s, pre_tanh=x),
+        lambda m, s, x: tanh_gaussian_log_prob(m, s, action=0.5 * torch.sin(x)),
+    ):
+        assert torch.autograd.gradcheck(of, leaves)
+        assert torch.autograd.gradgradcheck(of, leaves)
+
+
+def test_exactly_one_point() -> None:
+    """Neither `action` nor `pre_tanh`, or both, is an error."""
+    mean, log_std = torch.zeros(2, 3), torch.zeros(3)
+    with pytest.raises((ValueError, TypeError), match="pre_tanh"):
+        tanh_gaussian_log_prob(mean, log_std)
+    with pytest.raises((ValueError, TypeError), match="pre_tanh"):
+        tanh_gaussian_log_prob(mean, log_std, action=mean, pre_tanh=mean)
+
+
+def test_shapes_are_told_apart() -> None:
+    """A log-deviation or an action of another shape never broadcasts."""
+    mean, log_std = torch.zeros(5, 3), torch.zeros(3)
+    for wrong in (torch.zeros(3), torch.zeros(5, 1), torch.zeros(1, 3)):
+        with pytest.raises(ValueError, match="action"):
+            gaussian_log_prob(mean, log_std, wrong)
+        with pytest.raises(ValueError, match="action"):
+            tanh_gaussian_log_prob(mean, log_std, action=wrong)
+    for wrong in (torch.zeros(5, 1), torch.zeros(1), torch.zeros(2, 5, 3)):
+        with pytest.raises(ValueError, match="log_std"):
+            gaussian_log_prob(mean, wrong, mean)

@@ -1,0 +1,197 @@
+"""The laws of the one scan: its own equation, linearity, cutting, and the adjoint gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comparison import close, gradients
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import ORACLES
+from strategies import batches, masks, reals, tensors
+from torch import Tensor
+
+from offline_losses import linear_recurrence
+
+NAN = float("nan")
+SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1000]
+
+
+@st.composite
+def problems(draw: st.DrawFn, max_steps: int = 12) -> tuple[Tensor, Tensor, Tensor]:
+    """b, a and cut of one shape [*batch, T]; |a| goes beyond one."""
+    shape = (*draw(batches(0, 2, 1, 3)), draw(st.integers(1, max_steps)))
+    return draw(tensors(shape)), draw(tensors(shape, -1.5, 1.5)), draw(masks(shape))
+
+
+def random_problem(steps: int, rows: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(steps)
+    b = torch.randn(rows, steps, generator=generator, dtype=torch.float64)
+    a = torch.rand(rows, steps, generator=generator, dtype=torch.float64) * 2 - 1
+    return b, a, torch.rand(rows, steps, generator=generator) < 0.1
+
+
+@pytest.mark.parametrize("steps", SIZES)
+def test_equals_the_loop_at_every_length(steps: int) -> None:
+    """One, two, three steps, odd and even, powers of two and their neighbors: the plain loop."""
+    b, a, cut = random_problem(steps)
+    close(linear_recurrence(b, a), ORACLES["linear_recurrence"](b.numpy(), a.numpy()))
+    expected = ORACLES["linear_recurrence"](b.numpy(), a.numpy(), cut=cut.numpy())
+    close(linear_recurrence(b, a, cut=cut), expected)
+
+
+@given(problem=problems())
+def test_satisfies_its_own_equation(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    """x_t = b_t + a_t x_{t+1} inside, x_t = b_t at a cut and at the last step."""
+    b, a, cut = problem
+    x = linear_recurrence(b, a, cut=cut)
+    close(x[..., -1], b[..., -1])
+    inside = b[..., :-1] + a[..., :-1] * x[..., 1:]
+    close(x[..., :-1], torch.where(cut[..., :-1], b[..., :-1], inside))
+
+
+@given(data=st.data())
+def test_linear_in_b(data: st.DataObject) -> None:
+    """Superposition: the scan of c b + d is c times the scan of b plus the scan of d."""
+    b, a, cut = data.draw(problems())
+    d, c = data.draw(tensors(tuple(b.shape))), data.draw(reals(-3.0, 3.0))
+    together = linear_recurrence(c * b + d, a, cut=cut)
+    apart = c * linear_recurrence(b, a, cut=cut) + linear_recurrence(d, a, cut=cut)
+    close(together, apart, 1e-8)
+
+
+@given(data=st.data())
+def test_concatenation(data: st.DataObject) -> None:
+    """The first part sees the second only through its first value, times the product of a."""
+    b, a, _ = data.draw(problems())
+    at = data.draw(st.integers(0, b.shape[-1] - 1))
+    tail = linear_recurrence(b[..., at:], a[..., at:])
+    whole = linear_recurrence(b, a)
+    close(whole[..., at:], tail)
+    head = linear_recurrence(b[..., :at], a[..., :at]) if at else b[..., :0]
+    reach = a[..., :at].flip(-1).cumprod(-1).flip(-1)
+    close(whole[..., :at], head + reach * tail[..., :1], 1e-8)
+
+
+@given(data=st.data())
+def test_a_cut_splits_the_axis(data: st.DataObject) -> None:
+    """Cutting after step k is scanning the two parts apart."""
+    b, a, cut = data.draw(problems())
+    at = data.draw(st.integers(0, b.shape[-1] - 1))
+    cut[..., at] = True
+    pieces = [
+        linear_recurrence(b[..., s], a[..., s], cut=cut[..., s])
+        for s in (slice(None, at + 1), slice(at + 1, None))
+        if b[..., s].shape[-1]
+    ]
+    close(linear_recurrence(b, a, cut=cut), torch.cat(pieces, dim=-1))
+
+
+@given(data=st.data())
+def test_nothing_crosses_a_cut(data: st.DataObject) -> None:
+    """NaN behind a cut, and NaN in `a` from the cut on, reach nothing before it, nor its gradient."""
+    b, a, cut = data.draw(problems())
+    at = data.draw(st.integers(0, b.shape[-1] - 1))
+    cut[..., at] = True
+    clean = linear_recurrence(b, a, cut=cut)[..., : at + 1]
+    plain = gradients(lambda x, y: linear_recurrence(x, y, cut=cut)[..., : at + 1], b, a)
+    bad_b, bad_a = b.clone(), a.clone()
+    bad_b[..., at + 1 :] = NAN
+    bad_a[..., at:] = NAN
+    close(linear_recurrence(bad_b, bad_a, cut=cut)[..., : at + 1], clean)
+    poisoned = gradients(lambda x, y: linear_recurrence(x, y, cut=cut)[..., : at + 1], bad_b, bad_a)
+    for got, wanted in zip(poisoned, plain, strict=True):
+        close(got[..., : at + 1], wanted[..., : at + 1])
+        assert bool((wanted[..., at + 1 :] == 0).all())
+    assert bool((poisoned[1][..., at] == 0).all())
+
+
+@pytest.mark.parametrize("steps", [2, 3, 16, 33, 100])
+def test_nan_behind_a_cut_at_every_distance(steps: int) -> None:
+    """The same for long axes, where the scan works in blocks: each cut position in turn."""
+    b, a, _ = random_problem(steps, rows=1)
+    b, a = b.expand(steps, steps).clone(), a.expand(steps, steps).clone()
+    cut = torch.eye(steps, dtype=torch.bool)
+    behind = torch.ones(steps, steps).triu(1).bool()
+    clean = linear_recurrence(b, a, cut=cut)
+    bad = torch.where(behind, torch.full_like(b, NAN), b)
+    bad_a = torch.where(behind | cut, torch.full_like(a, NAN), a)
+    got = linear_recurrence(bad, bad_a, cut=cut)
+    close(got[~behind], clean[~behind])
+    slope_b, slope_a = gradients(lambda x, y: torch.where(behind, 0.0, linear_recurrence(x, y, cut=cut)), bad, bad_a)
+    assert bool(slope_b[~behind].isfinite().all())
+    assert bool(slope_a[~behind].isfinite().all())
+
+
+@given(problem=problems())
+def test_constant_coefficients(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    """a = 0 returns b; a = 1 is the reversed cumulative sum; b = 1 gives the geometric series."""
+    b, _, _ = problem
+    close(linear_recurrence(b, torch.zeros_like(b)), b)
+    close(linear_recurrence(b, torch.ones_like(b)), b.flip(-1).cumsum(-1).flip(-1))
+    left = torch.arange(b.shape[-1], 0, -1, dtype=torch.float64).expand_as(b)
+    series = linear_recurrence(torch.ones_like(b), torch.full_like(b, 0.5))
+    close(series, 2 * (1 - 0.5**left))
+
+
+@given(data=st.data())
+def test_one_row_never_moves_another(data: st.DataObject) -> None:
+    """Rows are scanned apart, values and gradients; their order does not matter."""
+    rows, steps = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 9))
+    b, a = data.draw(tensors((rows, steps))), data.draw(tensors((rows, steps), -1.5, 1.5))
+    cut = data.draw(masks((rows, steps)))
+    whole = linear_recurrence(b, a, cut=cut)
+    order = torch.tensor(data.draw(st.permutations(range(rows))))
+    close(linear_recurrence(b[order], a[order], cut=cut[order]), whole[order])
+    slope_b, slope_a = gradients(lambda x, y: linear_recurrence(x, y, cut=cut)[0], b, a)
+    assert bool((slope_b[1:] == 0).all())
+    assert bool((slope_a[1:] == 0).all())
+
+
+def adjoint(g: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+    """y_t = g_t + a_{t-1} y_{t-1}, forward in time, restarted after a cut."""
+    y = g.clone()
+    for t in range(1, g.shape[-1]):
+        passed = torch.where(cut[..., t - 1], torch.zeros_like(a[..., 0]), a[..., t - 1])
+        y[..., t] = g[..., t] + passed * y[..., t - 1]
+    return y
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 17, 64, 129])
+def test_the_gradient_is_the_adjoint_recurrence(steps: int) -> None:
+    """d/db runs the scan forward in time; d/da_t is that adjoint times the next value."""
+    b, a, cut = random_problem(steps)
+    g = torch.randn(b.shape, dtype=torch.float64)
+    slope_b, slope_a = gradients(lambda x, y: g * linear_recurrence(x, y, cut=cut), b, a)
+    y = adjoint(g, a, cut)
+    close(slope_b, y)
+    following = torch.nn.functional.pad(linear_recurrence(b, a, cut=cut)[..., 1:], (0, 1))
+    close(slope_a, torch.where(cut, 0.0, y * following))
+
+
+@given(data=st.data())
+def test_adjoint_identity(data: st.DataObject) -> None:
+    """<g, R b> = <R^T g, b>, where R^T g is what the gradient returns: R is linear, exactly."""
+    b, a, cut = data.draw(problems())
+    g = data.draw(tensors(tuple(b.shape)))
+    value = (g * linear_recurrence(b, a, cut=cut)).sum()
+    (slope,) = gradients(lambda x: g * linear_recurrence(x, a, cut=cut), b)
+    close(value, (slope * b).sum(), 1e-8)
+
+
+def test_derivatives_of_both_orders() -> None:
+    """First and second derivatives against finite differences, across a cut."""
+    b, a, _ = random_problem(5)
+    cut = torch.tensor([[0, 0, 1, 0, 0], [0, 1, 0, 0, 1]]).bool()
+    b.requires_grad_()
+    a.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: linear_recurrence(x, y, cut=cut), (b, a))
+    assert torch.autograd.gradgradcheck(lambda x, y: linear_recurrence(x, y, cut=cut), (b, a))
+
+
+def test_long_products_neither_vanish_wrongly_nor_blow_up() -> None:
+    """Ten thousand steps at 0.99: the head is the infinite series, the tail is short of it."""
+    b = torch.ones(10_000, dtype=torch.float64)
+    x = linear_recurrence(b, torch.full_like(b, 0.99))
+    left = torch.arange(10_000, 0, -1, dtype=torch.float64)
+    close(x, (1 - 0.99**left) / 0.01)
