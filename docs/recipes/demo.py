@@ -1,0 +1,202 @@
+"""All the families on all the embedded datasets: one table for each dataset, two figures, one JSON file.
+
+`python docs/recipes/demo.py` builds the datasets that are missing and runs the recipes below, each as it would run from
+the command line, as many at a time as there are cores. What it prints is what it measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from common import Result, Row, to_json
+from embedded import EMBEDDED, load
+from figures import draw_learning_curves, draw_q_and_truth
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from truth import SEPSIS, clinical_world
+
+Message = tuple[str, float, str]  # what is under way, the share that is done, the latest return
+_messages: multiprocessing.Queue[Message] | None = None  # set in a worker
+
+
+class Run(NamedTuple):
+    """`python docs/recipes/<recipe>.py --dataset <dataset> <flags>`; `steps` is a flag that the demo can scale."""
+
+    dataset: str
+    family: str
+    recipe: str
+    steps: int
+    flags: str
+
+
+# Temperatures and penalty weights are in units of scaled return (see task.py). What differs between the datasets:
+# the horizon (a swing-up is over in some 50 steps; a discount of 0.97 sees that far and needs fewer updates; patients
+# are treated for 9 steps, undiscounted, so that Q is a probability of survival), and the share of good episodes.
+PENDULUM, CARTPOLE, SEPSIS_ICU = EMBEDDED
+SHARED = {
+    PENDULUM: "--discount 0.97 --hidden 64",
+    CARTPOLE: "--discount 0.99 --hidden 64",
+    SEPSIS_ICU: "--discount 1.0 --hidden 256",
+}
+RUNS = [
+    Run(PENDULUM, "BC", "bc", 2000, ""),
+    Run(PENDULUM, "filtered BC", "bc", 2000, "--fraction 0.3"),
+    Run(PENDULUM, "AWR", "awr", 3000, "--temperature 0.3"),
+    Run(PENDULUM, "IQL", "iql", 4000, "--temperature 0.2 --polyak 0.02"),
+    Run(PENDULUM, "CQL", "cql", 4000, "--conservative 0.1 --polyak 0.02"),
+    Run(PENDULUM, "SAC", "sac", 4000, "--polyak 0.02"),
+    Run(CARTPOLE, "BC", "bc", 2000, ""),
+    Run(CARTPOLE, "filtered BC", "bc", 2000, "--fraction 0.03"),
+    Run(CARTPOLE, "AWR", "awr", 3000, "--temperature 1"),
+    Run(CARTPOLE, "IQL", "iql", 4000, "--temperature 0.05 --polyak 0.02"),
+    Run(CARTPOLE, "CQL", "discrete_cql", 5000, "--conservative 0.1 --polyak 0.02"),
+    Run(CARTPOLE, "DQN", "discrete_cql", 5000, "--conservative 0 --polyak 0.02"),
+    Run(SEPSIS_ICU, "BC", "bc", 2000, ""),
+    Run(SEPSIS_ICU, "filtered BC", "bc", 2000, "--fraction 0.75"),
+    Run(SEPSIS_ICU, "AWR", "awr", 3000, "--temperature 10"),
+    Run(SEPSIS_ICU, "IQL", "iql", 4000, "--temperature 1 --polyak 0.02"),
+    Run(SEPSIS_ICU, "CQL", "discrete_cql", 5000, "--conservative 1 --polyak 0.02"),
+    Run(SEPSIS_ICU, "DQN", "discrete_cql", 5000, "--conservative 0 --polyak 0.02"),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> list[Result]:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("results/demo"))
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="every run makes this many times its updates")
+    parser.add_argument("--flags", default="", help="further flags for every recipe, such as '--seed 1'")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; 0: all in this process")
+    options = parser.parse_args(argv)
+    console, started = Console(), time.perf_counter()
+
+    results = run_all(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(to_json(results))
+    for dataset in EMBEDDED:
+        console.print(table(dataset, [result for result in results if result["dataset"] == dataset]))
+    figures = [draw_learning_curves(results, options.out), draw_q_and_truth(results, options.out)]
+    console.print(f"{time.perf_counter() - started:.0f} s. Saved {', '.join(map(str, figures))} and results.json.")
+    return results
+
+
+def run_all(options: argparse.Namespace) -> list[Result]:
+    """The results of all runs, in the order of RUNS; progress bars for what is under way."""
+    if options.jobs == 0:
+        return [execute(run, options.steps_scale, options.flags) for run in RUNS]
+    context = multiprocessing.get_context("spawn")
+    messages: multiprocessing.Queue[Message] = context.Queue()
+    results: dict[Run, Result] = {}
+    pool = ProcessPoolExecutor(options.jobs, context, initializer=_start_worker, initargs=(messages,))
+    columns = TextColumn("{task.description:28}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[latest]}")
+    with pool, Progress(*columns) as progress:
+        whole = progress.add_task("all runs", total=len(RUNS), latest="")
+        bars: dict[str, TaskID] = {}
+        # What takes longest goes first: building the clinical dataset, and the recipes with critics.
+        pending: dict[Future[Any], str | Run] = {pool.submit(build, name): name for name in reversed(EMBEDDED)}
+        while pending:
+            for future in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                finished, outcome = pending.pop(future), future.result()
+                if isinstance(finished, Run):
+                    results[finished] = outcome
+                    progress.advance(whole)
+                else:
+                    ready = [run for run in reversed(RUNS) if run.dataset == finished]
+                    pending |= {pool.submit(execute, run, options.steps_scale, options.flags): run for run in ready}
+            with suppress(queue.Empty):
+                while True:
+                    name, share, latest = messages.get_nowait()
+                    if name not in bars:
+                        bars[name] = progress.add_task(name, total=1.0, latest="")
+                    progress.update(bars[name], completed=share, latest=latest, visible=share < 1)
+    return [results[run] for run in RUNS]
+
+
+def _start_worker(messages: multiprocessing.Queue[Message]) -> None:
+    global _messages
+    _messages = messages
+    torch.set_num_threads(1)
+
+
+def _tell(name: str, share: float, latest: str = "") -> None:
+    if _messages is not None:
+        _messages.put((name, share, latest))
+
+
+def build(dataset: str) -> None:
+    _tell(dataset, 0.0, "building")
+    with redirect_stdout(io.StringIO()):  # its own progress bar
+        load(dataset)
+    _tell(dataset, 1.0)
+
+
+def execute(run: Run, steps_scale: float, flags: str) -> Result:
+    """Runs a recipe as from the command line."""
+    steps = max(2, round(steps_scale * run.steps))
+    name, latest = f"{run.dataset.split('/')[0]}: {run.family}", ""
+
+    def report(step: int, row: Row) -> None:
+        nonlocal latest
+        latest = f"return {row['return']:.4g}" if row else latest
+        if step % 50 == 0 or step == steps:
+            _tell(name, step / steps, latest)
+
+    argv = ["--dataset", run.dataset, "--steps", str(steps), *SHARED[run.dataset].split(), *run.flags.split()]
+    with redirect_stdout(io.StringIO()):  # its own table
+        result = importlib.import_module(run.recipe).main([*argv, *flags.split()], report)
+    _tell(name, 1.0)
+    return result | {"family": run.family, "command": " ".join(["python", f"docs/recipes/{run.recipe}.py", *argv])}
+
+
+def table(dataset: str, results: list[Result]) -> Table:
+    clinical = dataset.startswith(SEPSIS)
+    mean, best = results[0]["dataset_mean"], results[0]["dataset_best"]
+    shown = Table(title=f"{dataset}: dataset mean {_number(mean)}, best {_number(best)}", title_justify="left")
+    shown.add_column("algorithm")
+    for column in ("survival, greedy", "survival, sampled") if clinical else ("return",):
+        shown.add_column(column, justify="right")
+    for column in ("mean Q on data", "true return of it", "seconds"):
+        shown.add_column(column, justify="right")
+    for result in results:
+        scores = [_number(result["return"])] if clinical else [_pair(result["return"], result["return_standard_error"])]
+        scores += [_number(result.get("return_sampled"))] if clinical else []
+        true = _pair(result.get("true_return"), result.get("true_return_standard_error"))
+        shown.add_row(result["family"], *scores, _number(result.get("q_data")), true, f"{result['seconds']:.0f}")
+    if clinical:
+        shown.caption = "All survivals are exact. " + ", ".join(f"{k} {v:.4f}" for k, v in clinical_bounds().items())
+    return shown
+
+
+def clinical_bounds() -> dict[str, float]:
+    """Exact survival of the policies that the learned ones stand between."""
+    world = clinical_world()
+    uniform = torch.full(world.clinicians.shape, 1 / world.clinicians.shape[1]).numpy()
+    return {
+        "clinicians": world.survival(world.clinicians),
+        "uniform": world.survival(uniform),
+        "optimum": world.optimum()[0],
+    }
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 2 else f"{value:.1f}"
+
+
+def _pair(value: float | None, error: float | None) -> str:
+    return "–" if value is None or error is None else f"{_number(value)} ± {_number(error)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Implicit Q-learning: an optimistic value from the data's own actions, never a maximum over unseen ones.
+
+Kostrikov, Nair and Levine, arXiv:2110.06169. Where Q-learning maximizes Q over all actions, and so over its errors,
+IQL regresses V(s) to the upper expectile of Q(s, a) over the actions in the data; Q then bootstraps from V, and the
+policy imitates the actions whose Q is above V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from networks import Value, imitation_policy, twin_critics
+from task import load_task
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Adam
+
+from offline_losses import (
+    awr_weights,
+    bellman_target,
+    ensemble_min,
+    expectile_loss,
+    nll_loss,
+    polyak_update_,
+    squared_loss,
+)
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    parser.add_argument("--expectile", type=float, default=0.7, help="above 0.5: the optimistic side")
+    parser.add_argument("--temperature", type=float, default=1.0, help="divides the advantage; units of scaled return")
+    parser.add_argument("--max-weight", type=float, default=100.0)
+    parser.add_argument("--polyak", type=float, default=0.005)
+    options = parser.parse_args(argv)
+    task = load_task(options)
+
+    value = Value(task.observation_size, options.hidden).to(options.device)
+    critics = twin_critics(task, options.hidden)
+    slow_critics = deepcopy(critics).requires_grad_(False)
+    policy = imitation_policy(task, options.hidden)
+    parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
+    optimizer = Adam(parameters, options.lr, fused=True)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        observation, action = batch["observation"], batch["action"]
+
+        # 1. V(s) rises to the upper expectile of Q(s, a) over the data's actions.
+        q = ensemble_min(slow_critics(observation, action))
+        v = value(observation)
+        value_loss = expectile_loss(v, q, expectile=options.expectile)
+
+        # 2. Q(s, a) learns the reward and the V of the next state.
+        with torch.no_grad():
+            next_v = value(batch["next", "observation"])
+        target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
+        critic_loss = squared_loss(critics(observation, action), target)
+
+        # 3. The policy imitates the actions that are better than V, in proportion to exp(advantage / temperature).
+        weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+
+        minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
+        polyak_update_(slow_critics, critics, polyak=options.polyak)
+        return {"value_loss": value_loss, "critic_loss": critic_loss, "policy_loss": policy_loss}
+
+    return train("iql", task, options, update, policy=policy, critics=critics, report=report)
+
+
+if __name__ == "__main__":
+    main()

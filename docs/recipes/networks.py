@@ -1,0 +1,124 @@
+"""The small networks of the recipes: critics and policies, nothing that is special to one algorithm."""
+
+from __future__ import annotations
+
+import torch
+from task import Task
+from torch import Tensor, nn
+
+from offline_losses import gaussian_log_prob, tanh_gaussian_log_prob
+
+
+def mlp(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
+    """Two hidden layers."""
+    layers = [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*layers)
+
+
+def of_action(q: Tensor, action: Tensor) -> Tensor:
+    """The entries `[*batch]` of `[*batch, N]` that belong to the actions `[*batch]`."""
+    return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+class Value(nn.Module):
+    """V(s), `[*batch]`."""
+
+    def __init__(self, observation_size: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, 1, hidden)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.network(observation).squeeze(-1)
+
+
+class Critics(nn.Module):
+    """Twin Q(s, a) of continuous actions, `[2, *batch]`."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(mlp(observation_size + action_size, 1, hidden) for _ in range(2))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        pair = torch.cat([observation, action], -1)
+        return torch.stack([network(pair).squeeze(-1) for network in self.networks])
+
+
+class DiscreteCritics(nn.Module):
+    """Twin Q(s, a) of a finite number of actions, `[2, *batch]`."""
+
+    def __init__(self, observation_size: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(mlp(observation_size, actions, hidden) for _ in range(2))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        return torch.stack([of_action(network(observation), action) for network in self.networks])
+
+
+class GaussianPolicy(nn.Module):
+    """Mean inside [-1, 1], one deviation for all states: the usual policy of weighted imitation."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, action_size, hidden)
+        self.log_std = nn.Parameter(torch.zeros(action_size))
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.network(observation).tanh()
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
+
+
+class TanhGaussianPolicy(nn.Module):
+    """The squashed policy of SAC, with a deviation for each state."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, 2 * action_size, hidden)
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.network(observation).chunk(2, -1)[0].tanh()
+
+    def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[*batch, A]` with gradients to the policy, and their log-densities `[*batch]`."""
+        mean, log_std = self.network(observation).chunk(2, -1)
+        log_std = log_std.clamp(-5, 2)
+        pre_tanh = mean + log_std.exp() * torch.randn_like(mean)
+        return pre_tanh.tanh(), tanh_gaussian_log_prob(mean, log_std, pre_tanh=pre_tanh)
+
+
+class CategoricalPolicy(nn.Module):
+    """Probabilities of a finite number of actions."""
+
+    def __init__(self, observation_size: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, actions, hidden)
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.network(observation).argmax(-1)
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        return of_action(self.network(observation).log_softmax(-1), action)
+
+    def probability(self, observation: Tensor) -> Tensor:
+        return self.network(observation).softmax(-1)
+
+
+class GreedyPolicy:
+    """The action with the largest Q."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.network(observation).argmax(-1)
+
+
+def twin_critics(task: Task, hidden: int) -> Critics | DiscreteCritics:
+    kind = DiscreteCritics if task.discrete else Critics
+    return kind(task.observation_size, task.action_size, hidden).to(task.data.device)
+
+
+def imitation_policy(task: Task, hidden: int) -> GaussianPolicy | CategoricalPolicy:
+    kind = CategoricalPolicy if task.discrete else GaussianPolicy
+    return kind(task.observation_size, task.action_size, hidden).to(task.data.device)

@@ -1,0 +1,133 @@
+"""Every recipe learns for a few steps on a tiny dataset, and the demo makes its tables, figures and JSON."""
+
+# ruff: noqa: E402 (the extras are asked for before what needs them is imported)
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+for _package in ("minari", "tensordict", "gymnasium", "rich", "pygame", "matplotlib"):
+    pytest.importorskip(_package, reason="needs the extra offline-losses[demo]")
+
+RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
+sys.path.insert(0, str(RECIPES))
+
+import demo
+import embedded
+
+PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
+SHORT = ["--steps", "60", "--evaluations", "3", "--episodes", "3", "--probe", "5", "--batch-size", "64", "--discount", "0.9"]
+
+needs_sepsis = pytest.mark.skipif(find_spec("icu_sepsis") is None, reason="needs icu-sepsis")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        embedded.build_pendulum(0.03)
+        embedded.build_cartpole(0.03)
+        if find_spec("icu_sepsis") is not None:
+            embedded.build_sepsis(0.005)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "flags", "falling"),
+    [
+        ("bc", PENDULUM, "", "policy_loss"),
+        ("bc", PENDULUM, "--fraction 0.3", "policy_loss"),
+        ("bc", CARTPOLE, "", "policy_loss"),
+        ("awr", PENDULUM, "", "value_loss"),
+        ("awr", CARTPOLE, "", "value_loss"),
+        ("iql", PENDULUM, "", "critic_loss"),
+        ("iql", CARTPOLE, "", "critic_loss"),
+        ("cql", PENDULUM, "", "gap"),
+        ("cql", PENDULUM, "--lagrange 1.0", "gap"),
+        ("sac", PENDULUM, "", "critic_loss"),
+        ("discrete_cql", CARTPOLE, "", "gap"),
+        ("discrete_cql", CARTPOLE, "--conservative 0", "critic_loss"),
+    ],
+)
+def test_recipe_learns_and_writes_what_it_measured(
+    recipe: str, dataset: str, flags: str, falling: str, tmp_path: Path
+) -> None:
+    argv = ["--dataset", dataset, *SHORT, "--out", str(tmp_path), *flags.split()]
+    result = importlib.import_module(recipe).main(argv)
+    history = result["history"]
+    assert [row["step"] for row in history] == [20, 40, 60]
+    assert history[-1][falling] < history[0][falling]
+    assert math.isfinite(result["return"])
+    assert ("q_data" in result) == (recipe not in ("bc", "awr"))
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [float(row["return"]) for row in csv.DictReader(file)] == [row["return"] for row in history]
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".pt", ".pkl")]
+
+
+def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
+    import bc
+
+    everything = bc.main(["--dataset", CARTPOLE, *SHORT])
+    best = bc.main(["--dataset", CARTPOLE, *SHORT, "--fraction", "0.05"])
+    assert best["dataset_mean"] == everything["dataset_mean"]  # of the whole dataset, whatever is imitated
+    assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]  # one controller, not a mixture
+
+
+@needs_sepsis
+def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--steps-scale", "0.001", "--jobs", "1", "--flags", "--episodes 2 --evaluations 2 --probe 4 --hidden 8"]
+    results = demo.main(["--out", str(tmp_path), *tiny])
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["dataset"], row["family"]) for row in saved] == [(run.dataset, run.family) for run in demo.RUNS]
+    assert saved == results
+    for name in ("learning_curves.png", "q_and_truth.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    for run in demo.RUNS:
+        assert run.dataset in printed
+        assert run.family in printed
+    assert "clinicians 0.7818, uniform 0.7801, optimum 0.8751" in printed
+
+
+@needs_sepsis
+def test_true_return_of_the_clinical_world_is_the_discounted_survival_of_its_patients() -> None:
+    """The exact Q of the clinicians' table, averaged over the first step of sampled patients, is how many survive."""
+    import numpy as np
+    import truth
+
+    world = truth.clinical_world()
+    patients = world.sample(4000, np.random.default_rng(0))
+    q = truth.discounted_survival(world.clinicians, 0.9)
+    claimed = np.array([q[states[0], actions[0]] for states, actions in patients])
+    earned = np.array([0.9 ** (len(actions) - 1) * (states[-1] == truth.SURVIVAL) for states, actions in patients])
+    assert abs(claimed.mean() - earned.mean()) < 4 * (earned - claimed).std() / math.sqrt(len(patients))
+
+
+@pytest.mark.parametrize("dataset", [PENDULUM, CARTPOLE])
+def test_true_return_from_a_recorded_state_is_what_was_recorded(dataset: str) -> None:
+    """Put into a recorded state, the environment repeats the recorded steps when the recorded actions are played."""
+    import torch
+    import truth
+
+    data = embedded.load(dataset)[:7]
+    played = iter(data["action"][1:])
+
+    def follow(observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return next(played).unsqueeze(0), torch.zeros(1)
+
+    discount = truth.NEGLIGIBLE ** (1 / 6.5)  # the seventh step is the last one that counts
+    first = data[:1]
+    value = truth.true_return(dataset, first["observation"], first["action"], follow, discount)
+    assert value is not None
+    expected = sum(discount**k * reward for k, reward in enumerate(data["next", "reward"].tolist()))
+    assert value[0] == pytest.approx(expected, rel=1e-4)
