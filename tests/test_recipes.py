@@ -25,7 +25,7 @@ import demo
 import embedded
 
 PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
-SHORT = ["--steps", "60", "--evaluations", "3", "--episodes", "3", "--probe", "5", "--batch-size", "64", "--discount", "0.9"]
+SHORT = ["--steps=60", "--evaluations=3", "--episodes=3", "--probe=5", "--batch-size=64", "--discount=0.9"]
 
 needs_sepsis = pytest.mark.skipif(find_spec("icu_sepsis") is None, reason="needs icu-sepsis")
 
@@ -80,7 +80,8 @@ def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     everything = bc.main(["--dataset", CARTPOLE, *SHORT])
     best = bc.main(["--dataset", CARTPOLE, *SHORT, "--fraction", "0.05"])
     assert best["dataset_mean"] == everything["dataset_mean"]  # of the whole dataset, whatever is imitated
-    assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]  # one controller, not a mixture
+    # one controller is easier to imitate than a mixture
+    assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]
 
 
 @needs_sepsis

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     critics = twin_critics(task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
     policy = TanhGaussianPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
-    log_temperature, log_multiplier = (torch.zeros((), device=options.device, requires_grad=True) for _ in range(2))
+    log_temperature = torch.tensor(0.1, device=options.device).log().requires_grad_()
+    log_multiplier = torch.zeros((), device=options.device, requires_grad=True)
     critic_optimizer = Adam([*critics.parameters(), log_multiplier], options.lr, fused=True)
     policy_optimizer = Adam([*policy.parameters(), log_temperature], options.lr, fused=True)
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     critics = twin_critics(task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
     policy = TanhGaussianPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
-    log_temperature = torch.zeros((), device=options.device, requires_grad=True)
+    log_temperature = torch.tensor(0.1, device=options.device).log().requires_grad_()
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
     policy_optimizer = Adam([*policy.parameters(), log_temperature], options.lr, fused=True)
 
