@@ -1,14 +1,16 @@
 """Advantage-weighted regression: imitate, but each action by how much better it went than the state promised.
 
 Peng, Kumar, Zhang and Levine, arXiv:1910.00177, in its offline form: the value of the behavior policy is regressed to
-the data's own (Monte-Carlo) returns, and the advantage is what a return has above it. Nothing is bootstrapped and no
-action is valued that the data does not hold; the price is noisy returns, and improvement by one step only.
+the data's own (Monte-Carlo) returns, and the advantage is what a return has above it. No action is valued that the data
+does not hold; the price is noisy returns, and improvement by one step only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
+import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy
 from task import load_task
@@ -17,7 +19,8 @@ from torch import Tensor
 from torch.optim import Adam
 
 from offline_losses import awr_weights, discounted_return, nll_loss, squared_loss
-from offline_losses.adapters.tensordict import on_tensordict
+
+REFRESH = 100  # updates after which the returns are computed anew
 
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
@@ -26,13 +29,27 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser.add_argument("--max-weight", type=float, default=20.0)
     options = parser.parse_args(argv)
     task = load_task(options)
-
-    # Dataset time: the return that followed each step, for all episodes in one call.
-    task.data["return"] = on_tensordict(discounted_return)(task.data, discount=options.discount)
+    data = task.data
 
     value = Value(task.observation_size, options.hidden).to(options.device)
     policy = imitation_policy(task, options.hidden)
     optimizer = Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
+
+    @torch.no_grad()
+    def write_returns() -> None:
+        """The return that followed each step, for all episodes in one call over the flat data.
+
+        An episode that was truncated went on unseen: the value of its last state stands for the rest.
+        """
+        reward, done, terminated = (data["next", key] for key in ("reward", "done", "terminated"))
+        next_value, cut = torch.zeros_like(reward), done & ~terminated
+        next_value[cut] = value(data["next", "observation"][cut])
+        data["return"] = discounted_return(
+            reward, done, discount=options.discount, next_value=next_value, terminated=terminated
+        )
+
+    write_returns()
+    updates = count(1)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action = batch["observation"], batch["action"]
@@ -46,6 +63,8 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
 
         minimize(optimizer, value_loss + policy_loss)  # no parameter is in both terms: one step for the two
+        if next(updates) % REFRESH == 0:
+            write_returns()
         return {"value_loss": value_loss, "policy_loss": policy_loss, "weight": weight.mean()}
 
     return train("awr", task, options, update, policy=policy, report=report)

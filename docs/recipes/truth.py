@@ -59,6 +59,9 @@ def true_return(
     total, running = np.zeros(len(worlds)), np.arange(len(worlds))
     now, extra = action.numpy(), np.zeros(len(worlds))
     for step in range(math.ceil(math.log(NEGLIGIBLE) / math.log(discount))):
+        if step:
+            with torch.no_grad():
+                now, extra = (column.numpy() for column in follow(torch.from_numpy(following)))
         outcomes = [worlds[i].step(a) for i, a in zip(running, now, strict=True)]
         total[running] += discount**step * (np.array([float(outcome[1]) for outcome in outcomes]) + extra)
         going = np.array([not outcome[2] for outcome in outcomes])
@@ -66,8 +69,6 @@ def true_return(
         if not len(running):
             break
         following = np.stack([outcome[0] for outcome in outcomes])[going]
-        with torch.no_grad():
-            now, extra = (column.numpy() for column in follow(torch.from_numpy(following)))
     return total
 
 
