@@ -119,7 +119,7 @@ def return_filter(
     order = score.sort(descending=True, stable=True).indices  # an episode is represented by its first step
     if by == "episodes":
         used = start[order].cumsum(-1) - 1
-        limit = _share(fraction, start.sum()).clamp(min=1)
+        limit = _share(fraction, start.sum())
     else:
         last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
         length = torch.where(start, last_step - step + 1, 0)

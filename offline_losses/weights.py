@@ -160,7 +160,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
-    exponent = upcast(advantage.detach()) / temperature
+    exponent = upcast(advantage) / temperature
     bound = scalar(max_weight, exponent)
     clipped = torch.minimum(exponent, bound.log())
     # exp(log(bound)) is off by a rounding, on either side: beyond the clip take the bound itself, before it no more.

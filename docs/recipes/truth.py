@@ -57,7 +57,7 @@ def true_return(
         world.reset(seed=0)
         PLACE[spec.id](world, row)
     total, running = np.zeros(len(worlds)), np.arange(len(worlds))
-    now, extra = action.numpy(), np.zeros(len(worlds))
+    now, extra, following = action.numpy(), np.zeros(len(worlds)), observation.numpy()
     for step in range(math.ceil(math.log(NEGLIGIBLE) / math.log(discount))):
         if step:
             with torch.no_grad():
