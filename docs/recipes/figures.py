@@ -59,7 +59,7 @@ def draw_q_and_truth(results: list[Result], folder: Path) -> Path:
                 axes.plot(claimed, height, "o", color=color)
                 axes.plot(true, height, "o", color=color, markerfacecolor="white")
             axes.set_yticks(range(len(rows)), [row["family"] for row in reversed(rows)])
-            axes.set(xlabel="discounted return from the data's states and actions", ylim=(-0.6, len(rows) - 0.4))
+            axes.set(xlabel="discounted return, from the data on", ylim=(-0.6, len(rows) - 0.4))
             axes.margins(x=0.15)
         claim = Line2D([], [], marker="o", linestyle="", color="black", label="mean Q")
         truth = Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor="white", label="truly earned")
