@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test lint format clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (about ten minutes)
+demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (about six minutes)
 	$(BIN)/python docs/recipes/demo.py
 
 test: $(VENV)/.test  ## every test of the library
