@@ -64,8 +64,8 @@ def soft_value(
         Haarnoja, Tang, Abbeel and Levine, Reinforcement Learning with Deep Energy-Based Policies, arXiv:1702.08165,
         equations 5 and 10. Seven public implementations divide the density by the temperature: see `docs/lineage.md`.
     """
-    logits, _, row = _logits("soft_value", q, log_density, temperature, mask)
-    log_sum = logits.logsumexp(-1)
+    logits, top, _, row = _logits("soft_value", q, log_density, temperature, mask)
+    log_sum = logits.exp().sum(-1).log() + top.squeeze(-1)
     if log_density is not None:
         log_sum = log_sum - (math.log(q.shape[-1]) if mask is None else mask.sum(-1).clamp(min=1).to(log_sum).log())
     return torch.where(row, temperature * log_sum, 0.0).to(
@@ -104,7 +104,7 @@ def softmax_weights(
     Reference:
         Haarnoja, Tang, Abbeel and Levine, arXiv:1702.08165, equation 6 (the energy-based policy).
     """
-    logits, exists, _ = _logits("softmax_weights", q, log_density, temperature, mask)
+    logits, _, exists, _ = _logits("softmax_weights", q, log_density, temperature, mask)
     weights = torch.where(exists, logits.softmax(-1), 0.0).detach()
     return weights.to(promoted(q) if log_density is None else promoted(q, log_density))
 
@@ -137,24 +137,28 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
     Reference:
         Shannon, A Mathematical Theory of Communication, Bell System Technical Journal 27, 1948, section 6.
     """
-    logits, exists, row = _logits("softmax_entropy", q, None, temperature, mask)
+    logits, _, exists, row = _logits("softmax_entropy", q, None, temperature, mask)
     log_p = torch.where(exists, logits.log_softmax(-1), 0.0)  # 0 log 0 = 0
     return torch.where(row, -(logits.softmax(-1) * log_p).sum(-1), 0.0).to(q.dtype)
 
 
 def _logits(
     function: str, q: Tensor, log_density: Tensor | None, temperature: Knob, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """q/T − log μ with −∞ for a missing candidate, which candidates exist, and which rows have any."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q/T − log μ less its largest value, that value `[*batch, 1]`, which candidates exist, and which rows have any.
+
+    A missing candidate has −∞. A row of them alone would give NaN gradients: it keeps zeros, and the caller drops it.
+    """
     check_candidates(function, "q", q, log_density, temperature)
     check_flags(function, q.shape, **present(mask=mask))
     exists = q != -torch.inf if mask is None else mask & (q != -torch.inf)
-    row = exists.any(-1)
     logits = torch.where(exists, upcast(q), 0.0) / temperature
     if log_density is not None:
         logits = logits - torch.where(exists, upcast(log_density), 0.0)
-    # A row of −∞ alone would give NaN gradients: it keeps its zeros, and the caller drops its result.
-    return torch.where(exists | ~row.unsqueeze(-1), logits, -torch.inf), exists, row
+    top = torch.where(exists, logits.detach(), -torch.inf).amax(-1, keepdim=True)
+    row = top != -torch.inf
+    top = torch.where(top.isinf(), 0.0, top)
+    return torch.where(exists | ~row, logits - top, -torch.inf), top, exists, row.squeeze(-1)
 
 
 def check_candidates(function: str, argument: str, q: Tensor, log_density: Tensor | None, temperature: Knob) -> None:
