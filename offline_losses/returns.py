@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
 from offline_losses._core.reduce import promoted, upcast
-from offline_losses.recurrence import linear_recurrence, sequence_end
+from offline_losses.recurrence import constant_recurrence, sequence_end
 
 
 def discounted_return(
@@ -68,10 +68,10 @@ def discounted_return(
         )
     if next_value is None or terminated is None:
         b = upcast(reward)
-        return linear_recurrence(b, torch.ones_like(b) * discount, cut=done).to(reward.dtype)
+        return constant_recurrence(b, discount, done).to(reward.dtype)
     end = sequence_end(done, terminated)
     b = upcast(reward) + discount * torch.where(end & ~terminated, upcast(next_value), 0.0)
-    return linear_recurrence(b, torch.ones_like(b) * discount, cut=end).to(promoted(reward, next_value))
+    return constant_recurrence(b, discount, end).to(promoted(reward, next_value))
 
 
 def n_step_return(
@@ -175,7 +175,7 @@ def lambda_return(
     end, r = sequence_end(done, terminated), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     b = r + discount * torch.where(end, bootstrap, (1 - lambda_) * bootstrap)
-    return linear_recurrence(b, torch.ones_like(b) * (discount * lambda_), cut=end).to(promoted(reward, next_value))
+    return constant_recurrence(b, discount * lambda_, end).to(promoted(reward, next_value))
 
 
 def generalized_advantage(
@@ -228,5 +228,5 @@ def generalized_advantage(
     check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]")
     end = sequence_end(done, terminated)
     delta = upcast(reward) + discount * torch.where(terminated, 0.0, upcast(next_value)) - upcast(value)
-    advantage = linear_recurrence(delta, torch.ones_like(delta) * (discount * lambda_), cut=end)
+    advantage = constant_recurrence(delta, discount * lambda_, end)
     return advantage.to(promoted(reward, value, next_value))

@@ -1,0 +1,189 @@
+"""One function as generated code: traced once, compiled by TorchInductor, and called without the guards of Dynamo.
+
+`torch.compile` checks its guards on every call, which costs a small loss more than its arithmetic. A `Graph` is traced
+with unknown sizes and called directly; whoever holds it asks `fits` first, once for each new set of shapes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GRAPHS = 8
+"""How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
+
+
+LARGE = 32768
+"""From this many elements on a graph's loops are divided between threads."""
+
+SHAPES = 4096
+"""How many sets of shapes are remembered together with what runs them."""
+
+
+class Unsupported(Exception):
+    """No generated code for this call; the message says why."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Let `torch.compiler.is_compiling()` be true, as it is inside `torch.compile`."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
+
+
+def switched_off() -> str | None:
+    """Why nothing may be compiled now, if that is so."""
+    if switch := next(
+        (name for name in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE") if os.environ.get(name) == "1"), None
+    ):
+        return f"{switch}=1 switches the compiler off"
+    if stance() == "force_eager":
+        return 'torch.compiler.set_stance("force_eager") is in force'
+    return None
+
+
+def stance() -> str:
+    """What `torch.compiler.set_stance` was told, without importing the compiler to ask."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return str(dynamo._stance.stance) if dynamo else "default"
+
+
+def size_class(tensors: Sequence[Tensor]) -> tuple[bool, int]:
+    """What the loops of a graph are laid out for: much work or little, and so many threads."""
+    threads = torch.get_num_threads()
+    split = threads > 1 or any(tensor.is_cuda for tensor in tensors)
+    return split and max(tensor.numel() for tensor in tensors) >= LARGE, threads
+
+
+def double(number: float, device: torch.device) -> Tensor:
+    """A hyper-parameter as a tensor outside the graph, in double precision as Python's own numbers are."""
+    return torch.tensor(number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return next(iter(str(error).splitlines()), "")[:200]
+
+
+class Graph:
+    """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
+
+    With `fixed` the last of two or more axes is taken to keep its length.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], fixed: bool) -> None:
+        from torch._dispatch.python import enable_python_dispatcher
+        from torch._dynamo.source import ConstantSource
+        from torch._functorch.compile_utils import fx_graph_cse
+        from torch._guards import TracingContext, tracing
+        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx import GraphModule
+        from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+        mode = FakeTensorMode(shape_env=ShapeEnv())
+        self._inputs = [
+            mode.from_tensor(
+                example.detach(),
+                source=ConstantSource(f"input{index}"),
+                symbolic_context=StatelessSymbolicContext(
+                    [
+                        DimDynamic.STATIC if fixed and 0 < axis == example.ndim - 1 else DimDynamic.DYNAMIC
+                        for axis in range(example.ndim)
+                    ]
+                ),
+            )
+            for index, example in enumerate(examples)
+        ]
+        with compiling(), torch.no_grad(), mode, enable_python_dispatcher():
+            traced = make_fx(function, decomposition_table=select_decomp_table())(*self._inputs)
+        traced.graph.eliminate_dead_code()
+        traced = GraphModule(traced, fx_graph_cse(traced.graph))
+        with tracing(TracingContext(mode)):
+            self._code = compile_fx_inner(traced, self._inputs)
+        # The callable inside: what the compiled graph does around it serves caches of its first call.
+        self._run = getattr(self._code, "current_callable", None) or self._code
+        assert mode.shape_env is not None
+        self._guards = [guard.expr for guard in mode.shape_env.guards]
+
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors of these sizes meet every assumption that was made while tracing."""
+        sizes: dict[Any, int] = {}
+        for expected, tensor in zip(self._inputs, tensors, strict=True):
+            for symbol, size in zip(expected.shape, tensor.shape, strict=True):
+                if isinstance(symbol, int):
+                    if symbol != size:
+                        return False
+                elif size < 2:  # sizes of 0 and 1 are never taken for an open one
+                    return False
+                else:
+                    sizes[symbol.node._expr] = size
+        return all(bool(guard.subs(sizes)) for guard in self._guards)
+
+    def shrinks(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether some axis has one element that had more while tracing: a batch of one, too small for a graph."""
+        return any(
+            size == 1 and not (isinstance(symbol, int) and symbol == 1)
+            for expected, tensor in zip(self._inputs, tensors, strict=True)
+            for symbol, size in zip(expected.shape, tensor.shape, strict=True)
+        )
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """Run on contiguous tensors."""
+        result: Sequence[Tensor] = self._run(list(tensors))
+        return result
+
+
+class Graphs:
+    """The graphs of one function, one for each set of assumptions that the shapes so far have needed.
+
+    The first takes the length of a last axis after a batch (candidates, actions, time) as fixed, for which the compiler
+    writes better loops. When it changes, the next graph leaves it open.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]]) -> None:
+        self._function = function
+        self._graphs: list[Graph] = []
+        self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
+        self._refused: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def fit(self, tensors: Sequence[Tensor]) -> Graph | None:
+        """The graph for tensors of these shapes, compiled if there is none yet; None for what is not worth one."""
+        shapes = tuple(tensor.shape for tensor in tensors)
+        if shapes not in self._found:
+            if len(self._found) >= SHAPES:
+                self._found.clear()
+            self._found[shapes] = self._fit(tensors)
+        return self._found[shapes]
+
+    def _fit(self, tensors: Sequence[Tensor]) -> Graph | None:
+        for graph in self._graphs:
+            if graph.fits(tensors):
+                return graph
+        if self._graphs and self._graphs[0].shrinks(tensors):
+            return None
+        if self._refused is None and len(self) == GRAPHS:
+            self._refused = f"the shapes of one function have needed {GRAPHS} graphs already"
+        if self._refused is not None:
+            raise Unsupported(self._refused)
+        try:
+            self._graphs.append(Graph(self._function, tensors, fixed=not self._graphs))
+        except Exception as error:  # whatever keeps the compiler from working: the result shall not depend on it
+            self._refused = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
+            raise Unsupported(self._refused) from error
+        return self._graphs[-1]
