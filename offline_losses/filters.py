@@ -24,6 +24,7 @@ from offline_losses._core.checks import (
     present,
 )
 from offline_losses._core.reduce import promoted, scalar, select, upcast
+from offline_losses._core.selection import best_episodes, episode_score, episode_start
 from offline_losses.recurrence import sequence_end
 
 
@@ -65,7 +66,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
-    score, first_step = _score(reward, _start(sequence_end(done)), discount)
+    score, first_step = episode_score(reward, episode_start(sequence_end(done)), discount)
     return score.gather(-1, first_step).to(reward.dtype)
 
 
@@ -112,22 +113,9 @@ def return_filter(
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
     check_axis("return_filter", "reward", reward.flatten(), "step")
     check_option("return_filter", "by", by, ("episodes", "steps"))
-    end = sequence_end(done).flatten()
-    start, step = _start(end), torch.arange(end.numel(), device=end.device)
-    score, first_step = _score(reward.detach().flatten(), start, discount)
-    score = torch.where(start & ~score.isnan(), score, -torch.inf)
-    order = score.sort(descending=True, stable=True).indices  # an episode is represented by its first step
-    if by == "episodes":
-        used = start[order].cumsum(-1) - 1
-        limit = _share(fraction, start.sum())
-    else:
-        last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
-        length = torch.where(start, last_step - step + 1, 0)
-        used = length[order].cumsum(-1)
-        limit = _share(fraction, torch.full_like(used[0], end.numel())) + 1
-    first = start[order] & (start[order].cumsum(-1) == 1)
-    kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
-    return kept.gather(-1, first_step).view(done.shape)
+    wide = reward.detach().double()
+    share, factor = scalar(fraction, wide), scalar(discount, wide)
+    return best_episodes(wide.flatten(), sequence_end(done).flatten(), share, factor, by).view(done.shape)
 
 
 def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
@@ -165,8 +153,8 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
     check_axis("reward_scale", "reward", reward.flatten(), "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
-    start = _start(sequence_end(done))
-    score, _ = _score(reward, start, discount)
+    start = episode_start(sequence_end(done))
+    score, _ = episode_score(reward, start, discount)
     best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
     spread = best - worst
     equal = spread == 0
@@ -248,24 +236,3 @@ def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, eps
     check_shape("normalize_observation", "one observation", observation.shape[-1:], mean=mean, std=std)
     check_knob("normalize_observation", "epsilon", epsilon, 0.0)
     return ((upcast(observation) - upcast(mean)) / (upcast(std) + epsilon)).to(promoted(observation, mean, std))
-
-
-def _start(end: Tensor) -> Tensor:
-    """True on the first step of each episode."""
-    return torch.cat([torch.ones_like(end[..., :1]), end[..., :-1]], -1)
-
-
-def _score(reward: Tensor, start: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
-    """Return of each episode, on its first step, and the index of each step's first step.
-
-    Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
-    """
-    step = torch.arange(reward.shape[-1], device=reward.device)
-    first_step = torch.where(start, step, 0).cummax(-1).values
-    powers = scalar(discount, reward).double() ** step
-    terms = reward.double() * powers[step - first_step]
-    return torch.zeros_like(terms).scatter_add(-1, first_step, terms), first_step
-
-
-def _share(fraction: Knob, total: Tensor) -> Tensor:
-    return (fraction * total.double() + 0.5).floor().long()
