@@ -1,0 +1,53 @@
+"""The same functions under the same names, as generated code: value and gradient in one pass over memory.
+
+A fused function takes the arguments of its eager twin and gives the same results and gradients. On its first call with
+new dtypes, ranks or options it is compiled (seconds, kept in the compiler's cache on disk); after that a call is one
+look into a table and one kernel. The eager function stays the only source of the formula: it is what gets traced, and
+it runs whenever generated code cannot, which is said once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import offline_losses
+from offline_losses.fused.twin import fuse
+
+if TYPE_CHECKING:
+    from offline_losses import *  # noqa: F403
+
+for _name in offline_losses.__all__:
+    _twin = getattr(offline_losses, _name)
+    # What updates modules is no function of tensors: `compile_update` compiles it with its surroundings.
+    globals()[_name] = (
+        fuse(_twin) if inspect.isfunction(_twin) and not _name.endswith(("_update", "_update_")) else _twin
+    )
+
+__all__ = [*offline_losses.__all__, "warmup"]
+
+
+def warmup(function: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+    """Compile a fused function, gradient included, for arguments like these, and return the seconds that it took.
+
+    No gradient is written. Afterwards every batch size from two on is ready: in this process at once, in later ones
+    from the compiler's cache on disk.
+    """
+    before = time.perf_counter()
+    args, named = tuple(map(_fresh, args)), {name: _fresh(value) for name, value in kwargs.items()}
+    with torch.enable_grad():
+        result = function(*args, **named)
+        ends = [end for end in ([result] if isinstance(result, Tensor) else result) if end.requires_grad]
+        starts = [x for x in (*args, *named.values()) if isinstance(x, Tensor) and x.requires_grad]
+        if ends:
+            torch.autograd.grad(ends, starts, [torch.ones_like(end) for end in ends], allow_unused=True)
+    return time.perf_counter() - before
+
+
+def _fresh(value: Any) -> Any:
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value

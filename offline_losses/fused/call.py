@@ -1,0 +1,152 @@
+"""One way of calling a function, and how its generated code enters autograd."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from offline_losses._core.graph import Graph, Graphs, Unsupported
+
+
+class Call:
+    """Which arguments are tensors and which knobs, what comes back, and what has a gradient.
+
+    It keeps the arguments that are no tensors, and of the tensors only where they go.
+    """
+
+    gradients: Graphs
+    scattered: list[int]
+
+    def __init__(
+        self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter], values: Sequence[Any]
+    ) -> None:
+        self.function = function
+        self.names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.tensors = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+        self.knobs = [i for i, p in enumerate(parameters) if p.annotation == "Knob" and i not in self.tensors]
+        self.others: list[Any] = [None if i in self.tensors else value for i, value in enumerate(values)]
+        self._outline([values[i] for i in self.tensors])
+
+    def _outline(self, tensors: Sequence[Tensor]) -> None:
+        """Run on the meta device, which raises the function's own errors and costs no arithmetic."""
+        meta = [torch.empty_like(x, device="meta", requires_grad=x.requires_grad) for x in tensors]
+        result = self._evaluate(meta)
+        leaves = _leaves(result)
+        self.kind = None if isinstance(result, Tensor) else type(result)
+        self.dtypes, self.scalar = [leaf.dtype for leaf in leaves], len(leaves) == 1 and leaves[0].dim() == 0
+        self.flows = [leaf.requires_grad for leaf in leaves]
+        ends = [leaf for leaf in leaves if leaf.requires_grad]
+        wanted = [k for k, x in enumerate(meta) if x.requires_grad] if ends else []
+        ones = [torch.ones_like(end) for end in ends]
+        found = torch.autograd.grad(ends, [meta[k] for k in wanted], ones, allow_unused=True) if wanted else ()
+        self.starts = [k for k, gradient in zip(wanted, found, strict=True) if gradient is not None]
+
+    def eager(self, values: Sequence[Any]) -> Any:
+        """The function itself."""
+        positional = len(values) - len(self.names)
+        return self.function(*values[:positional], **dict(zip(self.names, values[positional:], strict=True)))
+
+    def _evaluate(self, tensors: Sequence[Tensor], knobs: Sequence[Tensor] | None = None) -> Any:
+        values = list(self.others)
+        for place, x in zip(self.tensors, tensors, strict=True):
+            values[place] = x
+        if knobs is not None:
+            for place, x in zip(self.knobs, knobs, strict=True):
+                values[place] = x
+        return self.eager(values)
+
+    def value(self, *flat: Tensor) -> list[Tensor]:
+        """Of tensors and knobs: the results."""
+        count = len(self.tensors)
+        leaves = _leaves(self._evaluate(flat[:count], flat[count:]))
+        return [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
+
+    def gradient(self, *flat: Tensor) -> Sequence[Tensor]:
+        """Of tensors, knobs and upstream gradients: the gradients of the tensors that have one."""
+        count = len(flat) - sum(self.flows)
+        inner = [x.detach().requires_grad_() if k in self.starts else x for k, x in enumerate(flat[:count])]
+        with torch.enable_grad():
+            ends = [end for end, flows in zip(self.value(*inner), self.flows, strict=True) if flows]
+        return torch.autograd.grad(ends, [inner[k] for k in self.starts], flat[count:])
+
+    def joint(self, *flat: Tensor) -> Sequence[Tensor]:
+        """Of tensors and knobs: the gradients of a 0-d result, and the result.
+
+        Traced in this order, since Inductor takes a sum into the loop of what precedes it, not the reverse.
+        """
+        gradients = self.gradient(*flat, torch.ones((), dtype=self.dtypes[0], device=flat[0].device))
+        return [*gradients, *self.value(*flat)]
+
+    def again(self, tensors: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The gradients by autograd, themselves differentiable where it records."""
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inner = [
+                x if recorded or k not in self.starts else x.detach().requires_grad_() for k, x in enumerate(tensors)
+            ]
+            ends = [end for end, flows in zip(_leaves(self._evaluate(inner)), self.flows, strict=True) if flows]
+            return torch.autograd.grad(ends, [inner[k] for k in self.starts], upstream, create_graph=recorded)
+
+    def contiguous(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors as the generated code reads them."""
+        return [x.contiguous() if k in self.scattered else x for k, x in enumerate(tensors)]
+
+    def placed(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """One gradient or None for each argument of a node: the call, its graph, its knobs, and the tensors."""
+        found = dict(zip(self.starts, gradients, strict=True))
+        return (None, None, None, *(found.get(k) for k in range(len(self.tensors))))
+
+
+class Joint(Function):
+    """A 0-d result whose gradients were computed with it: the backward pass scales them, if by anything but one."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, run: Graph, knobs: list[Tensor], *tensors: Tensor) -> Tensor:
+        *gradients, value = run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs)
+        ctx.call = call
+        ctx.save_for_backward(*gradients, *tensors)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        count, (scale,) = len(ctx.call.starts), upstream
+        gradients, tensors = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        if torch.is_grad_enabled():
+            return ctx.call.placed(ctx.call.again(tensors, upstream))
+        if scale.device.type == "cpu" and scale.item() == 1.0:  # elsewhere a look at it would wait for the device
+            return ctx.call.placed(gradients)
+        return ctx.call.placed([gradient * scale for gradient in gradients])
+
+
+class Separate(Function):
+    """Results of any shape: their gradients are one more graph, which computes what it needs from the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, run: Graph, knobs: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        results = tuple(run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs))
+        ctx.call, ctx.knobs = call, knobs
+        ctx.save_for_backward(*tensors)
+        ctx.mark_non_differentiable(*(x for x, flows in zip(results, call.flows, strict=True) if not flows))
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        call, tensors = ctx.call, ctx.saved_tensors
+        given = [x for x, flows in zip(upstream, call.flows, strict=True) if flows]
+        if torch.is_grad_enabled():
+            return call.placed(call.again(tensors, given))
+        inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given)]
+        graph = None
+        with suppress(Unsupported):
+            graph = call.gradients.fit(inputs)
+        return call.placed(graph(*inputs) if graph else call.again(tensors, given))
+
+
+def _leaves(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)

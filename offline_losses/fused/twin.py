@@ -1,0 +1,166 @@
+"""The fused twin of one function: a table from the kind of call to the code that was generated for it."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from offline_losses._core.graph import LARGE, SHAPES, Graphs, Unsupported, double, size_class, stance, switched_off
+from offline_losses.fused.call import Call, Joint, Separate
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Entry = Callable[[Sequence[Any]], Any]
+
+_said: set[str] = set()
+
+
+def fuse(function: Function) -> Function:
+    """The fused twin of a pure function of tensors whose hyper-parameters are annotated `Knob`."""
+    parameters = list(inspect.signature(function).parameters.values())
+    bind = _binder(function.__name__, parameters)
+    entries: dict[Any, Entry] = {}
+    graphs: dict[Any, Graphs] = {}
+
+    @wraps(function)
+    def twin(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or _inside_a_transform():
+            return function(*args, **kwargs)
+        if reason := switched_off():
+            _say(reason)
+            return function(*args, **kwargs)
+        values = bind(*args, **kwargs)
+        key = _key(values)
+        try:
+            entry = entries.get(key)
+        except TypeError:  # an argument that cannot be hashed: the function itself says what is wrong with it
+            return function(*args, **kwargs)
+        if entry is None:
+            if graphs and stance() == "eager_on_recompile":
+                return function(*args, **kwargs)
+            if graphs and stance() == "fail_on_recompile":
+                raise RuntimeError(
+                    f"{function.__name__}: fail_on_recompile: expected a call that is compiled already, got new sizes, "
+                    f"dtypes or options. Call it once with them under the default stance."
+                )
+            if len(entries) >= SHAPES:
+                entries.clear()
+            entry = entries[key] = _entry(function, parameters, values, graphs)
+        return entry(values)
+
+    twin.graphs = graphs  # type: ignore[attr-defined]
+    return twin  # type: ignore[return-value]
+
+
+def _binder(name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., tuple[Any, ...]]:
+    """A function of the same signature that returns its arguments in order: Python's own binding is the fastest."""
+    heads = [p.name if p.default is p.empty else f"{p.name}=defaults[{p.name!r}]" for p in parameters]
+    first = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
+    if first is not None:
+        heads.insert(first, "*")
+    source = f"def {name}({', '.join(heads)}): return ({', '.join(p.name for p in parameters)},)"
+    space: dict[str, Any] = {"defaults": {p.name: p.default for p in parameters}}
+    exec(source, space)
+    bind: Callable[..., tuple[Any, ...]] = space[name]
+    return bind
+
+
+def _key(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Everything that decides how a call is to be run, sizes and numbers included."""
+    key: list[Any] = [torch.is_grad_enabled(), torch.get_num_threads()]
+    for value in values:
+        if isinstance(value, Tensor):
+            contiguous = value.is_contiguous() if value.layout is torch.strided else False
+            key += (type(value), value.shape, value.dtype, value.device, value.requires_grad, contiguous)
+        else:
+            key += (type(value), value)
+    return tuple(key)
+
+
+def _entry(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter], values: Sequence[Any], graphs: dict[Any, Any]
+) -> Entry:
+    """Generated code for calls of this kind; the function itself where there is none, with the reason said."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in tensors):
+        return Call(function, parameters, values).eager
+    call = Call(function, parameters, values)  # refuses bad arguments as the function does
+    devices = {x.device for x in tensors}
+    if len(devices) > 1 or "meta" in {device.type for device in devices}:
+        return call.eager
+    if any(x.numel() == 0 for x in tensors) or _is_single(tensors):
+        return call.eager
+    try:
+        return _generated(call, tensors, graphs)
+    except Unsupported as reason:
+        _say(str(reason))
+        return call.eager
+
+
+def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any]) -> Entry:
+    device = tensors[0].device
+    knobs = [double(call.others[i], device) for i in call.knobs]
+    options = tuple(value for i, value in enumerate(call.others) if i not in call.tensors and i not in call.knobs)
+    kinds = tuple((x.dtype, x.dim()) for x in tensors)
+    shape = tuple(call.tensors), kinds, tuple(call.starts)
+    kernels = {
+        kind: graphs.setdefault((kind, device, shape, options, size_class(tensors)), Graphs(traced))
+        for kind, traced in (("value", call.value), ("gradient", call.gradient), ("joint", call.joint))
+    }
+    call.gradients = kernels["gradient"]
+    call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
+    joint = call.scalar and call.starts and all(_wide(tensors[k]) for k in call.starts)
+    examples = [x.contiguous() for x in tensors]
+    run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
+    if run is None:
+        return call.eager
+    places, kind, node = call.tensors, call.kind, Joint if joint else Separate
+    recorded = any(x.requires_grad for x in tensors)
+
+    def entry(values: Sequence[Any]) -> Any:
+        given = [values[i] for i in places]
+        if call.starts:
+            results = node.apply(call, run, knobs, *given)  # type: ignore[no-untyped-call]
+            return results if joint else results[0] if kind is None else kind(*results)
+        for k in call.scattered:
+            given[k] = given[k].contiguous()
+        if recorded:
+            with torch.no_grad():
+                results = run(*given, *knobs)
+        else:
+            results = run(*given, *knobs)
+        return results[0] if kind is None else kind(*results)
+
+    return entry
+
+
+def _is_single(tensors: Sequence[Tensor]) -> bool:
+    """Whether this is a batch of one: graphs take no size of one for an open one, and it is not worth another."""
+    size = max(x.numel() for x in tensors)
+    return size < 2 or (size < LARGE and any(1 in x.shape[:-1] for x in tensors))
+
+
+def _wide(tensor: Tensor) -> bool:
+    """Whether a saved gradient loses nothing by being scaled later."""
+    return tensor.dtype in (torch.float32, torch.float64)
+
+
+def _inside_a_transform() -> bool:
+    """Whether `torch.func`, forward-mode differentiation or a dispatch mode wants to see the single operators."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
+    )
+
+
+def _say(reason: str) -> None:
+    if reason not in _said:
+        _said.add(reason)
+        warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)

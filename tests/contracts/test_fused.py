@@ -1,0 +1,351 @@
+"""Every fused function against its eager twin: values, gradients, errors, few graphs, and what cannot be compiled."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ledger import CASES, LEDGER, Case, Knob, Row, Values, leaves, total
+from test_errors import wrong_inputs
+from test_transforms import FULLEST, schedule
+from torch import Tensor
+
+import offline_losses
+from offline_losses import fused
+from offline_losses._core import graph
+from offline_losses.fused import twin
+
+BATCHES = [1, 2, 3, 17, 256, 300, 4096]
+each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
+
+
+def fused_twin(case: Case) -> Callable[..., Any]:
+    """The fused function of a case."""
+    return getattr(fused, case.row.name)
+
+
+def with_gradients(function: Callable[..., Any], case: Case, inputs: dict[str, Any]) -> list[Tensor | None]:
+    """The results, and the gradient of every floating-point argument, None where nothing flows."""
+    inner = {name: inputs[name].detach().clone().requires_grad_() for name in case.of(Values)}
+    results = leaves(function(**{**inputs, **inner}))
+    flowing = [result for result in results if result.requires_grad]
+    if not flowing:
+        return results
+    gradients = torch.autograd.grad(total(flowing), list(inner.values()), allow_unused=True)
+    return [*(result.detach() for result in results), *gradients]
+
+
+@pytest.fixture
+def _compiles() -> None:
+    """Skip where no code can be generated."""
+    if graph.switched_off():
+        pytest.skip("the compiler is switched off")
+
+
+@pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.name)
+def test_every_function_has_a_twin(row: Row) -> None:
+    """Another object with the same name, signature and documentation."""
+    one, other = row.function, getattr(fused, row.name)
+    assert one is not other
+    assert inspect.signature(one) == inspect.signature(other)
+    assert (one.__name__, one.__doc__) == (other.__name__, other.__doc__)
+    assert row.name in fused.__all__
+
+
+@each_function
+@pytest.mark.usefixtures("_compiles")
+def test_values_and_gradients_over_a_schedule(case: Case) -> None:
+    """Batch sizes and knobs change from call to call: nothing grows stale, and the gradients are the same."""
+    for inputs in schedule(case):
+        for twice in range(2):  # the second call takes the entry that the first one made
+            actual = with_gradients(fused_twin(case), case, inputs)
+            expected = with_gradients(case.row.function, case, inputs)
+            for one, other in zip(actual, expected, strict=True):
+                if one is None or other is None:
+                    assert one is other, twice
+                else:
+                    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@each_function
+@pytest.mark.usefixtures("_compiles")
+def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
+    """In float32, the error against float64 is eager's up to rounding; seven batch sizes need at most two graphs."""
+    function = fused_twin(case)
+    before = set(function.graphs)
+    for batch in BATCHES:
+        inputs = case.build((batch,), dtype=torch.float32, seed=batch)
+        wide = {
+            name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in inputs.items()
+        }
+        exact = with_gradients(case.row.function, case, wide)
+        eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
+        for one, other, truth in zip(actual, eager, exact, strict=True):
+            if one is None or other is None or truth is None:
+                assert one is other is truth
+            elif one.dtype == torch.bool:
+                assert torch.equal(one, other)
+            elif one.numel():
+                assert one.dtype == other.dtype
+                rounding = 4 * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
+                assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
+    used = Counter(key[0] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
+    assert used, "nothing was compiled"
+    assert max(used.values()) <= 2, used
+
+
+@each_function
+@pytest.mark.usefixtures("_compiles")
+def test_wrong_input_meets_the_same_error(case: Case) -> None:
+    """Once there is code, a bad argument is still refused, in the words of the eager function."""
+    fused_twin(case)(**case.build())
+    for name, value, error in wrong_inputs(case):
+        inputs = {**case.build(), name: value}
+        with pytest.raises(error) as eager:
+            case.row.function(**inputs)
+        with pytest.raises(error) as actual:
+            fused_twin(case)(**inputs)
+        assert str(actual.value) == str(eager.value)
+
+
+@pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize("name", ["expectile_loss", "soft_value", "bellman_target", "lambda_return"])
+class TestOneFunction:
+    """What surrounds a call: autograd modes, transforms, memory, precision."""
+
+    @pytest.fixture
+    def case(self, name: str) -> Case:
+        """The function's first case."""
+        return next(case for case in CASES if case.row.name == name)
+
+    def test_double_backward(self, case: Case) -> None:
+        """The gradient of a gradient is eager's: it is computed by autograd."""
+
+        def second(function: Callable[..., Any]) -> list[Tensor]:
+            inputs = case.build()
+            inner = {name: inputs[name].clone().requires_grad_() for name in case.of(Values)}
+            result = leaves(function(**{**inputs, **inner}))[0].square().sum()
+            first = torch.autograd.grad(result, list(inner.values()), create_graph=True, allow_unused=True)
+            ends = [gradient.square().sum() for gradient in first if gradient is not None]
+            found = torch.autograd.grad(sum(ends, torch.zeros(())), list(inner.values()), allow_unused=True)
+            return [gradient for gradient in found if gradient is not None]
+
+        for one, other in zip(second(fused_twin(case)), second(case.row.function), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_backward_twice(self, case: Case) -> None:
+        """With `retain_graph` the second pass gives the gradient of the first."""
+        inputs = case.build()
+        first = next(iter(case.of(Values)))
+        x = inputs[first].clone().requires_grad_()
+        result = total(fused_twin(case)(**{**inputs, first: x}))
+        one, two = (torch.autograd.grad(result, x, retain_graph=True)[0] for _ in range(2))
+        torch.testing.assert_close(one, two)
+
+    def test_transforms(self, case: Case) -> None:
+        """Under vmap, grad and jvp it is the eager function."""
+        inputs = case.build((3, 4))
+        first = next(iter(case.of(Values)))
+
+        def one(function: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+            return lambda x: total(function(**{**inputs, first: x}))
+
+        x = inputs[first]
+        for transform in (torch.func.grad, torch.func.jacrev, lambda f: lambda x: torch.func.jvp(f, (x,), (x,))[1]):
+            torch.testing.assert_close(
+                transform(one(fused_twin(case)))(x), transform(one(case.row.function))(x), rtol=1e-9, atol=1e-9
+            )
+        rows = torch.stack([x, x + 1])
+        torch.testing.assert_close(
+            torch.func.vmap(one(fused_twin(case)))(rows), torch.func.vmap(one(case.row.function))(rows)
+        )
+
+    def test_inside_the_users_compiled_region(self, case: Case) -> None:
+        """It is inlined, without a break in the graph."""
+        torch._dynamo.reset()
+        compiled = torch.compile(fused_twin(case), fullgraph=True, backend="aot_eager")
+        inputs = case.build()
+        torch.testing.assert_close(compiled(**inputs), case.row.function(**inputs), rtol=1e-9, atol=1e-9)
+
+    def test_layouts(self, case: Case) -> None:
+        """Strided, transposed and expanded inputs, and their gradients."""
+        inputs = case.build((6, 6))
+        for change in (
+            lambda x: torch.stack([x, x], -1)[..., 0],
+            lambda x: x.transpose(0, 1),
+            lambda x: x[:1].expand_as(x),
+        ):
+            moved = {name: change(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+
+            def run(function: Callable[..., Any], moved: dict[str, Any] = moved) -> list[Any]:
+                inner = {name: moved[name].detach().requires_grad_() for name in case.of(Values)}
+                result = total(function(**{**moved, **inner}))
+                return [result, *torch.autograd.grad(result, list(inner.values()), allow_unused=True)]
+
+            for one, other in zip(run(fused_twin(case)), run(case.row.function), strict=True):
+                assert (one is None) == (other is None)
+                if one is not None:
+                    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+    def test_lower_precision_and_autocast(self, case: Case, dtype: torch.dtype) -> None:
+        """Half precision is computed in float32, with or without autocast."""
+        inputs = case.build((64,), dtype=dtype)
+        expected = with_gradients(case.row.function, case, inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = with_gradients(fused_twin(case), case, inputs)
+        for one, other in zip(actual, expected, strict=True):
+            if one is not None and other is not None:
+                assert one.dtype == other.dtype
+                torch.testing.assert_close(one, other, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+    def test_nothing_and_one(self, case: Case) -> None:
+        """No samples, and a batch of one, are run eagerly and right."""
+        for batch in ((0,), (1,), ()):
+            inputs = case.build(batch)
+            torch.testing.assert_close(fused_twin(case)(**inputs), case.row.function(**inputs))
+
+    def test_knobs_as_tensors_have_gradients(self, case: Case) -> None:
+        """A 0-d tensor in place of a number is an input like any other."""
+        inputs = case.build()
+        knobs = {name: torch.tensor(inputs[name], dtype=torch.float64, requires_grad=True) for name in case.of(Knob)}
+        for name, knob in knobs.items():
+            one, other = (
+                torch.autograd.grad(total(f(**{**inputs, **knobs})), knob)[0]
+                for f in (fused_twin(case), case.row.function)
+            )
+            torch.testing.assert_close(one, other, msg=name)
+
+    def test_inference_and_no_grad(self, case: Case) -> None:
+        """Without autograd there is a value and no graph."""
+        inputs = case.build()
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                result = leaves(fused_twin(case)(**inputs))[0]
+            assert not result.requires_grad
+            torch.testing.assert_close(result, leaves(case.row.function(**inputs))[0])
+
+    def test_positional_and_keyword_arguments(self, case: Case) -> None:
+        """They are bound as Python binds them, and refused as Python refuses them."""
+        inputs = case.build()
+        positional = [
+            p.name for p in inspect.signature(case.row.function).parameters.values() if p.kind is not p.KEYWORD_ONLY
+        ]
+        rest = {name: value for name, value in inputs.items() if name not in positional}
+        torch.testing.assert_close(
+            fused_twin(case)(*(inputs[name] for name in positional), **rest), fused_twin(case)(**inputs)
+        )
+        with pytest.raises(TypeError, match="unexpected keyword argument 'tau'"):
+            fused_twin(case)(**inputs, tau=0.5)
+        with pytest.raises(TypeError, match="missing"):
+            fused_twin(case)()
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_an_upstream_gradient_scales() -> None:
+    """A loss with a factor, and the same one without, in one backward pass."""
+    x, y = torch.randn(50, requires_grad=True), torch.randn(50)
+    one = torch.autograd.grad(3 * fused.squared_loss(x, y) + fused.squared_loss(x, y), x)[0]
+    torch.testing.assert_close(one, torch.autograd.grad(4 * offline_losses.squared_loss(x, y), x)[0])
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_an_input_changed_in_between_is_noticed() -> None:
+    """What the gradient was computed from may not be overwritten before it is used."""
+    x, y = torch.randn(50, requires_grad=True), torch.randn(50)
+    target = fused.bellman_target(x, y, torch.zeros(50).bool())
+    y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        target.sum().backward()
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_compiled_while_compiled() -> None:
+    """The number of threads has a graph of its own."""
+    x, y = torch.randn(100_000), torch.randn(100_000)
+    expected = offline_losses.huber_loss(x, y)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            torch.testing.assert_close(fused.huber_loss(x, y), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_the_first_candidate_count_is_fixed_the_second_is_open() -> None:
+    """Two graphs serve every number of candidates."""
+    q = fused.soft_value
+    before = {key: len(value) for key, value in q.graphs.items()}
+    for count in (5, 9, 30, 7, 5):
+        candidates = torch.randn(11, count)
+        torch.testing.assert_close(q(candidates), candidates.logsumexp(-1))
+    assert max(len(value) - before.get(key, 0) for key, value in q.graphs.items()) == 2
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
+    """A twin that has compiled nothing yet, and will say why it does not."""
+    monkeypatch.setattr(twin, "_said", set())
+    return twin.fuse(offline_losses.expectile_loss)
+
+
+def assert_eager_and_said(function: Callable[..., Tensor], reason: str) -> None:
+    """Right without generated code, and the reason is given once."""
+    x, y = torch.randn(20, requires_grad=True), torch.randn(20)
+    expected = offline_losses.expectile_loss(x, y)
+    with pytest.warns(UserWarning, match=reason):
+        assert function(x, y).equal(expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert function(x, y).equal(expected)
+
+
+def test_without_a_compiler(fresh: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that cannot compile runs eagerly and says so."""
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no working C++ compiler")
+
+    monkeypatch.setattr(graph, "Graph", missing)
+    assert_eager_and_said(fresh, "runs eagerly: the compiler fails with RuntimeError: no working C")
+
+
+@pytest.mark.parametrize("switch", ["TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"])
+def test_switched_off(fresh: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, switch: str) -> None:
+    """The environment's switches of torch.compile are obeyed."""
+    monkeypatch.setenv(switch, "1")
+    assert_eager_and_said(fresh, f"{switch}=1 switches the compiler off")
+
+
+def test_stances(fresh: Callable[..., Tensor]) -> None:
+    """`torch.compiler.set_stance` is obeyed."""
+    with torch.compiler.set_stance("force_eager"):
+        assert_eager_and_said(fresh, "force_eager")
+    x = torch.randn(20)
+    fresh(x, x)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        fresh(x, x)
+        with pytest.raises(RuntimeError, match="expectile_loss: fail_on_recompile: expected a call that is compiled"):
+            fresh(x.double(), x.double())
+    with torch.compiler.set_stance("eager_on_recompile"):
+        before = len(fresh.graphs)
+        fresh(x.double(), x.double())
+        assert len(fresh.graphs) == before
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_warmup_compiles_value_and_gradient(fresh: Callable[..., Tensor]) -> None:
+    """Afterwards no other batch size compiles anything."""
+    assert fused.warmup(fresh, torch.randn(64, requires_grad=True), torch.randn(64), expectile=0.9) > 0
+    graphs = {key: len(value) for key, value in fresh.graphs.items()}
+    assert sum(graphs.values()) == 1
+    x = torch.randn(99, requires_grad=True)
+    fresh(x, torch.randn(99), expectile=0.6).backward()
+    assert {key: len(value) for key, value in fresh.graphs.items()} == graphs
