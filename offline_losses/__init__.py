@@ -28,6 +28,7 @@ from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
 from offline_losses.targets import bellman_target, double_q_target, expected_target, soft_bellman_target
+from offline_losses.update import compile_update
 from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "awr_weights",
     "bellman_target",
     "calibrated_value",
+    "compile_update",
     "cql_lagrange_losses",
     "cql_logsumexp_penalty",
     "cql_max_penalty",

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 import offline_losses
 
 SIZES = {"N": 5, "T": 7, "A": 3, "D": 3}
+BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16}
 CRITICS = 2
 
 
@@ -135,15 +136,28 @@ class Case:
         kind = getattr(argument, "critics", "never")
         return kind == "always" or (kind == "case" and self.critics)
 
-    def build(self, batch: tuple[int, ...] = (4,), dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Any]:
+    def build(
+        self,
+        batch: tuple[int, ...] = (4,),
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
+        sizes: Mapping[str, int] = SIZES,
+    ) -> dict[str, Any]:
         """Arguments to call the function with, drawn from the seed."""
         generator = torch.Generator().manual_seed(seed)
-        return {name: self._draw(argument, batch, dtype, generator) for name, argument in self.arguments.items()}
+        return {name: self._draw(argument, batch, dtype, generator, sizes) for name, argument in self.arguments.items()}
 
-    def _draw(self, argument: Argument, batch: tuple[int, ...], dtype: torch.dtype, generator: Generator) -> Any:
+    def _draw(
+        self,
+        argument: Argument,
+        batch: tuple[int, ...],
+        dtype: torch.dtype,
+        generator: Generator,
+        sizes: Mapping[str, int],
+    ) -> Any:
         if isinstance(argument, (Knob, Option, Count)):
             return argument.value
-        shape = tuple(SIZES[axis] for axis in argument.axes)
+        shape = tuple(sizes[axis] for axis in argument.axes)
         if isinstance(argument, Flags):
             return torch.rand(batch + shape, generator=generator) < 0.4
         shape = ((CRITICS,) if self.leads(argument) else ()) + (batch if argument.batched else ()) + shape
@@ -310,6 +324,9 @@ LEDGER = [
 
 UPDATES = ["polyak_update_"]
 """Functions that work in place on modules: they return nothing, and have tests of their own."""
+
+TOOLS = ["compile_update"]
+"""Functions of functions, which have tests of their own."""
 
 
 def _cases(row: Row) -> Iterator[Case]:

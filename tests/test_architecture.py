@@ -25,6 +25,8 @@ TIERS = {
     "weights": 2,
     "conservative": 3,
     "policy": 3,
+    "fused": 4,
+    "update": 4,
     "adapters": 5,
     "__init__": 5,
 }

@@ -6,12 +6,13 @@ import inspect
 
 import ledger
 import pytest
-from ledger import LEDGER, UPDATES, Row
+from ledger import LEDGER, TOOLS, UPDATES, Row
 from oracles import ORACLES
 
 import offline_losses
 
-FUNCTIONS = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(offline_losses, name))]
+PUBLIC = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(offline_losses, name))]
+FUNCTIONS = [name for name in PUBLIC if name not in TOOLS]
 BANNED = {"tau", "alpha", "beta", "gamma", "dones", "lambda", "lr"}
 QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter")
 SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Example:", "Reference:"]

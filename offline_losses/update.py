@@ -1,0 +1,294 @@
+"""One compiled step: losses, backward, optimizers and target networks as a single piece of generated code.
+
+At the batch sizes of reinforcement learning an update is hundreds of small operators, and most of its time goes into
+calling them. `compile_update` runs the update once under a tracer that sees the operators below autograd, so that the
+backward pass and the optimizer are in the trace like everything else, and hands the whole of it to TorchInductor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from offline_losses._core.graph import double, first_line, switched_off
+from offline_losses._core.trace import Backup, Trace, for_tracing
+from offline_losses._core.watch import Place, outside, settings
+
+RECAPTURES = 8
+"""How often numbers outside the arguments may change before the update runs eagerly."""
+
+
+def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
+    r"""Turn an update (losses, backward, optimizer steps, polyak) into a compiled one that is called the same way.
+
+    The first call runs as it is. The second is traced while it runs, and compiled (ten to forty seconds, less when the
+    compiler's cache on disk knows it). From the third on a call is one compiled step; on a GPU it is replayed as a CUDA
+    graph from the fourth on. Each call is exactly one update.
+
+    What may change from call to call:
+
+    - tensors among the arguments, in dictionaries and containers too, with the shapes of the first call;
+    - Python floats among the arguments: the update gets them as 0-d tensors, which every hyper-parameter accepts;
+    - learning rates, by a scheduler or by hand; weights and moments that are written in place (`load_state_dict`).
+
+    Other arguments (`True`, `3`, `"mean"`) choose between updates: each combination is compiled for itself. Numbers
+    that the update reads from its closure, its globals or the objects there, and the optimizers' other settings, are
+    part of the code: when one changes, the next call is traced anew. Anything else that Python does (printing,
+    counting, appending) happens in the first two calls only, and no value can be looked at (`.item()`, `if loss > 1`).
+
+    The gradients are not kept: after a compiled call `parameter.grad` is None.
+
+    Args:
+        update: function of tensors, containers of tensors and numbers, which returns tensors or a container of them
+            (metrics, for instance), or None.
+
+    Returns:
+        A function with the same arguments. Tensors in its result are detached and stay as they are.
+
+    Raises:
+        ValueError: a tensor argument whose shape, dtype or device is not that of the first call.
+        TypeError: an argument that is no tensor, number or word (an array, for instance).
+
+    Example:
+        >>> import torch
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+        >>> def update(target):
+        ...     loss = (target - weight).square().sum()
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     return {"loss": loss}
+        >>> step = compile_update(update)
+        >>> [round(float(step(torch.ones(2))["loss"]), 4) for _ in range(4)]
+        [2.0, 1.28, 0.8192, 0.5243]
+    """
+    steps: dict[Any, _Step] = {}
+
+    @wraps(update)
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        flat, spec = tree_flatten((args, kwargs))
+        tensors = [i for i, x in enumerate(flat) if isinstance(x, Tensor)]
+        floats = [i for i, x in enumerate(flat) if isinstance(x, float)]
+        others = tuple((type(x), x) for i, x in enumerate(flat) if i not in tensors and i not in floats)
+        key = (spec, tuple(tensors), tuple(floats), others)
+        try:
+            step = steps.get(key)
+        except TypeError:
+            other = next(x for _, x in others if x.__hash__ is None)
+            raise TypeError(
+                f"compile_update: arguments: expected tensors, numbers, words and containers of them, got a "
+                f"{type(other).__name__}. Convert it to a tensor, or let the update read it from outside."
+            ) from None
+        if step is None:
+            step = steps[key] = _Step(update, spec, tensors, floats)
+        return step(flat)
+
+    return compiled
+
+
+class _Step:
+    """The update for one kind of arguments: run as it is, then traced and compiled, then replayed."""
+
+    def __init__(self, update: Callable[..., Any], spec: TreeSpec, tensors: list[int], floats: list[int]) -> None:
+        self.update, self.spec, self.tensors, self.floats = update, spec, tensors, floats
+        self.reason: str | None = None
+        self.said: str | None = None
+        self.optimizers: list[Optimizer] | None = None
+        self.code: _Code | None = None
+        self.captures = 0
+
+    def __call__(self, flat: list[Any]) -> Any:
+        if reason := self.reason or switched_off():
+            self._say(reason)
+            return self._eager(flat)
+        if self.optimizers is None:
+            return self._first(flat)
+        self._check(flat)
+        if self.code is not None and (place := self.code.outdated()) is not None:
+            self.code = None
+            if self.captures == RECAPTURES:
+                self.reason = (
+                    f"{place.label}, which it reads from outside its arguments, changes again and again; "
+                    f"pass it as an argument"
+                )
+                return self(flat)
+        if self.code is None:
+            return self._capture(flat, self.optimizers)
+        return self.code([flat[i] for i in self.tensors], [flat[i] for i in self.floats])
+
+    def _say(self, reason: str) -> None:
+        if reason != self.said:
+            self.said = reason
+            name = getattr(self.update, "__name__", "update")
+            warnings.warn(f"compile_update: {name} runs eagerly: {reason}.", stacklevel=4)
+
+    def _eager(self, flat: Sequence[Any]) -> Any:
+        args, kwargs = tree_unflatten(flat, self.spec)
+        return _kept(self.update(*args, **kwargs))
+
+    def _with(self, flat: Sequence[Any], inner: Sequence[Tensor]) -> list[Any]:
+        values = list(flat)
+        for place, x in zip([*self.tensors, *self.floats], inner, strict=True):
+            values[place] = x
+        return values
+
+    def _first(self, flat: list[Any]) -> Any:
+        """Run as it is, to make the optimizers' state and to learn which optimizers there are."""
+        found: dict[int, Optimizer] = {}
+
+        def note(optimizer: Optimizer, *_: Any) -> None:
+            found[id(optimizer)] = optimizer
+
+        hook = register_optimizer_step_pre_hook(note)
+        try:
+            result = self._eager(flat)
+        finally:
+            hook.remove()
+        self.optimizers = list(found.values())
+        self.expected = [torch.empty_like(flat[i], device="meta") for i in self.tensors]
+        self.devices = [flat[i].device for i in self.tensors]
+        return result
+
+    def _check(self, flat: list[Any]) -> None:
+        for i, like, device in zip(self.tensors, self.expected, self.devices, strict=True):
+            x = flat[i]
+            if x.shape != like.shape or x.dtype != like.dtype or x.device != device:
+                raise ValueError(
+                    f"compile_update: tensor {self.tensors.index(i)} of the arguments: expected shape "
+                    f"{list(like.shape)}, {like.dtype} on {device} as in the first call, got {list(x.shape)}, "
+                    f"{x.dtype} on {x.device}. A compiled update has fixed shapes: drop the smaller last batch, or pad "
+                    f"it and pass a mask."
+                )
+
+    def _capture(self, flat: list[Any], optimizers: list[Optimizer]) -> Any:
+        """Trace the update while it runs, then compile the trace; whatever fails, this call is one update."""
+        self.captures += 1
+        before = outside(self.update)
+        device = self.devices[0] if self.devices else torch.device("cpu")
+        knobs = [double(flat[i], device) for i in self.floats]
+        inputs = [*(flat[i] for i in self.tensors), *knobs]
+        rates = _as_tensors(optimizers)
+        backup = Backup()
+        try:
+            with backup, for_tracing(optimizers):
+                trace = Trace(lambda *inner: self._eager(self._with(flat, inner)), inputs)
+        except Exception as error:
+            backup.restore()
+            self.reason = f"it cannot be traced ({type(error).__name__}: {first_line(error)})"
+            return self(flat)
+        if place := next((place for place in before if place.changed), None):
+            self.reason = f"it changes {place.label} itself; count outside of the update"
+            self._say(self.reason)
+            return trace.result
+        try:
+            self.code = _Code(trace, inputs, knobs, rates, [*before, *settings(optimizers)])
+        except Exception as error:
+            self.reason = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
+            self._say(self.reason)
+        _forget_gradients(optimizers, trace.state)
+        return trace.result
+
+
+class _Code:
+    """The compiled trace, with everything that it must be given or that must not have changed."""
+
+    def __init__(
+        self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[_Rate], places: list[Place]
+    ) -> None:
+        from torch._inductor import compile
+
+        self.trace, self.knobs, self.rates, self.places = trace, knobs, rates, places
+        self.state = [x.detach() for x in trace.state]
+        self.addresses = {x.data_ptr() for x in self.state}
+        with torch.no_grad():
+            self.run: Callable[..., Sequence[Tensor]] = compile(
+                trace.module, [*self.state, *(x.detach() for x in inputs)]
+            )
+        self.replays = any(x.is_cuda for x in (*self.state, *inputs))
+
+    def outdated(self) -> Place | None:
+        """The first thing that has changed since the trace."""
+        return next((place for place in self.places if place.changed), None)
+
+    def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[float]) -> Any:
+        for rate in self.rates:
+            rate.follow()
+        for knob, number in zip(self.knobs, numbers, strict=True):
+            knob.fill_(number)
+        inputs = [*(x.detach() for x in tensors), *self.knobs]
+        with torch.no_grad():
+            results = self.run(*self.state, *inputs)
+        if self.replays and not isinstance(self.run, _Replay):
+            self.run = _Replay(self.run, len(self.state))
+        leaves = list(self.trace.constants)
+        for place, x in zip(self.trace.returned, results, strict=True):
+            # The compiler drops a copy at the end: a metric that is a parameter would go on changing.
+            leaves[place] = x.clone() if x.data_ptr() in self.addresses else x
+        return tree_unflatten(leaves, self.trace.spec)
+
+
+class _Replay:
+    """A CUDA graph of the compiled step: recorded on the next call, replayed from then on."""
+
+    def __init__(self, run: Callable[..., Sequence[Tensor]], state: int) -> None:
+        self.run, self.state = run, state
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *flat: Tensor) -> list[Tensor]:
+        if self.graph is None:
+            self.inputs = [x.clone() for x in flat[self.state :]]
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.run(*flat[: self.state], *self.inputs)
+        for held, x in zip(self.inputs, flat[self.state :], strict=True):
+            held.copy_(x)
+        self.graph.replay()
+        return [x.clone() for x in self.outputs]
+
+
+class _Rate:
+    """A learning rate as a tensor that the compiled step reads, whatever is written into the optimizer."""
+
+    def __init__(self, group: dict[str, Any]) -> None:
+        self.group = group
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+        self.tensor: Tensor = group["lr"]
+
+    def follow(self) -> None:
+        """Take over a number, or another tensor, that was put in its place."""
+        if self.group["lr"] is not self.tensor:
+            self.tensor.copy_(torch.as_tensor(self.group["lr"]))
+            self.group["lr"] = self.tensor
+
+
+def _as_tensors(optimizers: list[Optimizer]) -> list[_Rate]:
+    """Learning rates as tensors, and step counts where the parameters are: a number on the host is never replayed."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(parameter.device)
+    return [_Rate(group) for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _forget_gradients(optimizers: list[Optimizer], state: list[Tensor]) -> None:
+    kept = {id(x) for x in state}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter.grad) not in kept:
+                    parameter.grad = None
+
+
+def _kept(result: Any) -> Any:
+    leaves, spec = tree_flatten(result)
+    return tree_unflatten([x.detach().clone() if isinstance(x, Tensor) else x for x in leaves], spec)
