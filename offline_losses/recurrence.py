@@ -212,11 +212,24 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[1:], output)
 
 
-def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
-    """The same recurrence forwards in time, each factor and cut one step later."""
-    a, cut, x = ctx.saved_tensors
+@torch.library.custom_op(
+    "offline_losses::scan_forwards", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor"
+)
+def _scan_forwards(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+    """The same recurrence forwards in time, each factor and cut one step later: what gradients follow."""
     before = pad(a[..., :-1], (1, 0)).flip(-1) if a.dim() else a
-    db = _scan(upstream.flip(-1), before, pad(cut[..., :-1], (1, 0), value=True).flip(-1)).flip(-1)
+    x: Tensor = _scan(b.flip(-1), before, pad(cut[..., :-1], (1, 0), value=True).flip(-1)).flip(-1)
+    return x
+
+
+@_scan_forwards.register_fake
+def _(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+    return torch.empty_like(b, memory_format=torch.contiguous_format)
+
+
+def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    a, cut, x = ctx.saved_tensors
+    db = _scan_forwards(upstream, a, cut)
     if not ctx.needs_input_grad[1]:
         return db, None, None
     da = db * torch.where(cut, 0.0, pad(x[..., 1:], (0, 1)))

@@ -19,7 +19,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from offline_losses._core.graph import double, first_line, switched_off
-from offline_losses._core.trace import Backup, Trace, for_tracing
+from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients
+from offline_losses._core.trace import Backup, Trace
 from offline_losses._core.watch import Place, outside, settings
 
 RECAPTURES = 8
@@ -71,25 +72,26 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         >>> [round(float(step(torch.ones(2))["loss"]), 4) for _ in range(4)]
         [2.0, 1.28, 0.8192, 0.5243]
     """
-    steps: dict[Any, _Step] = {}
+    steps: dict[Any, list[_Step]] = {}
 
     @wraps(update)
     def compiled(*args: Any, **kwargs: Any) -> Any:
         flat, spec = tree_flatten((args, kwargs))
         tensors = [i for i, x in enumerate(flat) if isinstance(x, Tensor)]
         floats = [i for i, x in enumerate(flat) if isinstance(x, float)]
-        others = tuple((type(x), x) for i, x in enumerate(flat) if i not in tensors and i not in floats)
-        key = (spec, tuple(tensors), tuple(floats), others)
+        others = [(i, type(x), x) for i, x in enumerate(flat) if not isinstance(x, (Tensor, float))]
         try:
-            step = steps.get(key)
+            known = steps.setdefault((tuple(tensors), tuple(floats), tuple(others)), [])
         except TypeError:
-            other = next(x for _, x in others if x.__hash__ is None)
+            kind = next(kind for _, kind, x in others if kind.__hash__ is None)
             raise TypeError(
                 f"compile_update: arguments: expected tensors, numbers, words and containers of them, got a "
-                f"{type(other).__name__}. Convert it to a tensor, or let the update read it from outside."
+                f"{kind.__name__}. Convert it to a tensor, or let the update read it from outside."
             ) from None
+        step = next((step for step in known if step.spec == spec), None)
         if step is None:
-            step = steps[key] = _Step(update, spec, tensors, floats)
+            step = _Step(update, spec, tensors, floats)
+            known.append(step)
         return step(flat)
 
     return compiled
@@ -176,7 +178,7 @@ class _Step:
         device = self.devices[0] if self.devices else torch.device("cpu")
         knobs = [double(flat[i], device) for i in self.floats]
         inputs = [*(flat[i] for i in self.tensors), *knobs]
-        rates = _as_tensors(optimizers)
+        rates = as_tensors(optimizers)
         backup = Backup()
         try:
             with backup, for_tracing(optimizers):
@@ -194,7 +196,7 @@ class _Step:
         except Exception as error:
             self.reason = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
             self._say(self.reason)
-        _forget_gradients(optimizers, trace.state)
+        forget_gradients(optimizers, trace.state)
         return trace.result
 
 
@@ -202,7 +204,7 @@ class _Code:
     """The compiled trace, with everything that it must be given or that must not have changed."""
 
     def __init__(
-        self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[_Rate], places: list[Place]
+        self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[Rate], places: list[Place]
     ) -> None:
         from torch._inductor import compile
 
@@ -253,40 +255,6 @@ class _Replay:
             held.copy_(x)
         self.graph.replay()
         return [x.clone() for x in self.outputs]
-
-
-class _Rate:
-    """A learning rate as a tensor that the compiled step reads, whatever is written into the optimizer."""
-
-    def __init__(self, group: dict[str, Any]) -> None:
-        self.group = group
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
-        self.tensor: Tensor = group["lr"]
-
-    def follow(self) -> None:
-        """Take over a number, or another tensor, that was put in its place."""
-        if self.group["lr"] is not self.tensor:
-            self.tensor.copy_(torch.as_tensor(self.group["lr"]))
-            self.group["lr"] = self.tensor
-
-
-def _as_tensors(optimizers: list[Optimizer]) -> list[_Rate]:
-    """Learning rates as tensors, and step counts where the parameters are: a number on the host is never replayed."""
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].to(parameter.device)
-    return [_Rate(group) for optimizer in optimizers for group in optimizer.param_groups]
-
-
-def _forget_gradients(optimizers: list[Optimizer], state: list[Tensor]) -> None:
-    kept = {id(x) for x in state}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter.grad) not in kept:
-                    parameter.grad = None
 
 
 def _kept(result: Any) -> Any:

@@ -51,6 +51,7 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("awr", CARTPOLE, "", "value_loss"),
         ("iql", PENDULUM, "", "critic_loss"),
         ("iql", CARTPOLE, "", "critic_loss"),
+        ("iql", PENDULUM, "--compile", "critic_loss"),
         ("cql", PENDULUM, "", "gap"),
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
         ("sac", PENDULUM, "", "critic_loss"),

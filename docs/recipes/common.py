@@ -22,7 +22,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from truth import SEPSIS, Follow, sampled_survival, start_return, true_return
 
-from offline_losses import ensemble_mean
+from offline_losses import compile_update, ensemble_mean
 
 Result = dict[str, Any]
 Row = dict[str, float]
@@ -50,6 +50,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--probe", type=int, default=256, help="rows of the data on which Q is compared with the truth")
     add("--seed", type=int, default=0)
     add("--device", default="cpu")
+    add("--compile", action="store_true", help="compile the update as a whole")
     add("--out", type=Path, help="folder for result.json and metrics.csv")
     return parser
 
@@ -82,6 +83,8 @@ def train(
     """
     data, generator = task.data, torch.Generator(options.device).manual_seed(options.seed)
     every, curve_episodes = max(1, options.steps // options.evaluations), min(options.episodes, CURVE_EPISODES)
+    if options.compile:
+        update = compile_update(update)
     history: list[Row] = []
     recent: list[dict[str, Tensor]] = []
     seconds = 0.0

@@ -30,6 +30,14 @@ class Unsupported(Exception):
     """No generated code for this call; the message says why."""
 
 
+class NotWorthIt(Exception):
+    """Generated code would be slower than the operators."""
+
+
+_SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
+"""What Inductor's loops for the CPU take several times longer for than PyTorch's own."""
+
+
 @contextmanager
 def compiling() -> Iterator[None]:
     """Let `torch.compiler.is_compiling()` be true, as it is inside `torch.compile`."""
@@ -43,9 +51,8 @@ def compiling() -> Iterator[None]:
 
 def switched_off() -> str | None:
     """Why nothing may be compiled now, if that is so."""
-    if switch := next(
-        (name for name in ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE") if os.environ.get(name) == "1"), None
-    ):
+    switches = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
+    if switch := next((name for name in switches if os.environ.get(name) == "1"), None):
         return f"{switch}=1 switches the compiler off"
     if stance() == "force_eager":
         return 'torch.compiler.set_stance("force_eager") is in force'
@@ -109,7 +116,12 @@ class Graph:
         ]
         with compiling(), torch.no_grad(), mode, enable_python_dispatcher():
             traced = make_fx(function, decomposition_table=select_decomp_table())(*self._inputs)
+        aliases = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+        for node in [node for node in traced.graph.nodes if node.target in aliases]:
+            node.replace_all_uses_with(node.args[0])  # they hide from the next two that values are the same
         traced.graph.eliminate_dead_code()
+        if self._inputs[0].device.type == "cpu" and any(node.target in _SLOW for node in traced.graph.nodes):
+            raise NotWorthIt
         traced = GraphModule(traced, fx_graph_cse(traced.graph))
         with tracing(TracingContext(mode)):
             self._code = compile_fx_inner(traced, self._inputs)
@@ -158,6 +170,7 @@ class Graphs:
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
         self._refused: str | None = None
+        self._eager = False
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -175,7 +188,7 @@ class Graphs:
         for graph in self._graphs:
             if graph.fits(tensors):
                 return graph
-        if self._graphs and self._graphs[0].shrinks(tensors):
+        if self._eager or (self._graphs and self._graphs[0].shrinks(tensors)):
             return None
         if self._refused is None and len(self) == GRAPHS:
             self._refused = f"the shapes of one function have needed {GRAPHS} graphs already"
@@ -183,6 +196,9 @@ class Graphs:
             raise Unsupported(self._refused)
         try:
             self._graphs.append(Graph(self._function, tensors, fixed=not self._graphs))
+        except NotWorthIt:
+            self._eager = True
+            return None
         except Exception as error:  # whatever keeps the compiler from working: the result shall not depend on it
             self._refused = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
             raise Unsupported(self._refused) from error

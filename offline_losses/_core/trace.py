@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
-from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
@@ -80,18 +78,3 @@ class Backup(TorchDispatchMode):  # type: ignore[no-untyped-call]
         torch.set_rng_state(self.random)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
-
-
-@contextmanager
-def for_tracing(optimizers: list[Optimizer]) -> Iterator[None]:
-    """Let the optimizers compute with tensors alone, in single operators that the compiler fuses by itself."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    keys = ("capturable", "fused", "foreach")
-    before: list[dict[str, Any]] = [{key: group[key] for key in keys if key in group} for group in groups]
-    for group, settings_ in zip(groups, before, strict=True):
-        group.update({key: key != "fused" for key in settings_})  # the forms that take every number as a tensor
-    try:
-        yield
-    finally:
-        for group, settings_ in zip(groups, before, strict=True):
-            group.update(settings_)

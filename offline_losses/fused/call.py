@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_losses._core.graph import Graph, Graphs, Unsupported
 
@@ -36,7 +37,9 @@ class Call:
     def _outline(self, tensors: Sequence[Tensor]) -> None:
         """Run on the meta device, which raises the function's own errors and costs no arithmetic."""
         meta = [torch.empty_like(x, device="meta", requires_grad=x.requires_grad) for x in tensors]
-        result = self._evaluate(meta)
+        with _Count() as count:  # type: ignore[no-untyped-call]
+            result = self._evaluate(meta)
+        self.operators = count.total
         leaves = _leaves(result)
         self.kind = None if isinstance(result, Tensor) else type(result)
         self.dtypes, self.scalar = [leaf.dtype for leaf in leaves], len(leaves) == 1 and leaves[0].dim() == 0
@@ -146,6 +149,16 @@ class Separate(Function):
         with suppress(Unsupported):
             graph = call.gradients.fit(inputs)
         return call.placed(graph(*inputs) if graph else call.again(tensors, given))
+
+
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators that compute something."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def _leaves(result: Any) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -18,6 +19,15 @@ from offline_losses.fused.call import Call, Joint, Separate
 Function = TypeVar("Function", bound=Callable[..., Any])
 Entry = Callable[[Sequence[Any]], Any]
 
+FEW = {True: 3, False: 5}
+"""Up to so many operators a differentiable call is cheaper run as it is, if its tensors have fewer elements than SMALL:
+with its gradient computed beside it, and with a graph of its own for that."""
+
+SMALL = 16384
+
+_LIGHT = {"return_filter"}  # looks at all steps a dozen times in any case
+
+_UNKNOWN: Any = object()
 _said: set[str] = set()
 
 
@@ -25,37 +35,53 @@ def fuse(function: Function) -> Function:
     """The fused twin of a pure function of tensors whose hyper-parameters are annotated `Knob`."""
     parameters = list(inspect.signature(function).parameters.values())
     bind = _binder(function.__name__, parameters)
-    entries: dict[Any, Entry] = {}
+    entries: dict[Any, Entry | None] = {}
     graphs: dict[Any, Graphs] = {}
+    light = _Light(SMALL if function.__name__ in _LIGHT else 0)
 
     @wraps(function)
     def twin(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or _inside_a_transform():
+        if light.covers(args, kwargs):
             return function(*args, **kwargs)
-        if reason := switched_off():
-            _say(reason)
+        if torch.compiler.is_compiling() or _inside_a_transform() or _held_back(function.__name__, graphs):
             return function(*args, **kwargs)
         values = bind(*args, **kwargs)
         key = _key(values)
         try:
-            entry = entries.get(key)
+            entry = entries.get(key, _UNKNOWN)
         except TypeError:  # an argument that cannot be hashed: the function itself says what is wrong with it
             return function(*args, **kwargs)
-        if entry is None:
-            if graphs and stance() == "eager_on_recompile":
+        if entry is _UNKNOWN:
+            if _held_back(function.__name__, graphs, new=True):
                 return function(*args, **kwargs)
-            if graphs and stance() == "fail_on_recompile":
-                raise RuntimeError(
-                    f"{function.__name__}: fail_on_recompile: expected a call that is compiled already, got new sizes, "
-                    f"dtypes or options. Call it once with them under the default stance."
-                )
             if len(entries) >= SHAPES:
                 entries.clear()
-            entry = entries[key] = _entry(function, parameters, values, graphs)
-        return entry(values)
+            entry = entries[key] = _entry(function, parameters, values, graphs, light)
+        return function(*args, **kwargs) if entry is None else entry(values)
 
     twin.graphs = graphs  # type: ignore[attr-defined]
     return twin  # type: ignore[return-value]
+
+
+class _Light:
+    """Below how many elements of the first argument the function itself is faster than finding its code."""
+
+    def __init__(self, always: float) -> None:
+        self.always, self.differentiated = always, 0.0
+
+    def covers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether this call is one of those."""
+        if not (self.always or self.differentiated):
+            return False
+        values = args + tuple(kwargs.values()) if kwargs else args
+        if not values or not isinstance(values[0], Tensor):
+            return False
+        size = values[0].numel()
+        return size < self.always or (
+            size < self.differentiated
+            and torch.is_grad_enabled()
+            and any(isinstance(x, Tensor) and x.requires_grad for x in values)
+        )
 
 
 def _binder(name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., tuple[Any, ...]]:
@@ -75,35 +101,57 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     """Everything that decides how a call is to be run, sizes and numbers included."""
     key: list[Any] = [torch.is_grad_enabled(), torch.get_num_threads()]
     for value in values:
-        if isinstance(value, Tensor):
-            contiguous = value.is_contiguous() if value.layout is torch.strided else False
-            key += (type(value), value.shape, value.dtype, value.device, value.requires_grad, contiguous)
+        kind = type(value)
+        if kind is Tensor or isinstance(value, Tensor):
+            whole = value.layout is torch.strided and value.is_contiguous()
+            key += (kind, value.shape, value.dtype, value.device, value.requires_grad, whole)
         else:
-            key += (type(value), value)
+            key += (kind, value)
     return tuple(key)
 
 
+def _held_back(name: str, graphs: dict[Any, Graphs], new: bool = False) -> bool:
+    """Whether the compiler's stance, or for a new kind of call the environment, wants no generated code here."""
+    wanted = stance()
+    if wanted == "force_eager":
+        _say('torch.compiler.set_stance("force_eager") is in force')
+    if not new or wanted == "force_eager":
+        return wanted == "force_eager"
+    if graphs and wanted == "fail_on_recompile":
+        raise RuntimeError(
+            f"{name}: fail_on_recompile: expected a call that is compiled already, got new sizes, dtypes or options. "
+            f"Call it once with them under the default stance."
+        )
+    return bool(graphs) and wanted == "eager_on_recompile"
+
+
 def _entry(
-    function: Callable[..., Any], parameters: Sequence[inspect.Parameter], values: Sequence[Any], graphs: dict[Any, Any]
-) -> Entry:
-    """Generated code for calls of this kind; the function itself where there is none, with the reason said."""
+    function: Callable[..., Any],
+    parameters: Sequence[inspect.Parameter],
+    values: Sequence[Any],
+    graphs: dict[Any, Any],
+    light: _Light,
+) -> Entry | None:
+    """Generated code for calls of this kind, or None where the function itself is as good or the only way."""
+    call = Call(function, parameters, values)  # refuses bad arguments as the function does
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in tensors):
-        return Call(function, parameters, values).eager
-    call = Call(function, parameters, values)  # refuses bad arguments as the function does
+        return None
     devices = {x.device for x in tensors}
     if len(devices) > 1 or "meta" in {device.type for device in devices}:
-        return call.eager
+        return None
     if any(x.numel() == 0 for x in tensors) or _is_single(tensors):
-        return call.eager
+        return None
     try:
-        return _generated(call, tensors, graphs)
+        if reason := switched_off():
+            raise Unsupported(reason)
+        return _generated(call, tensors, graphs, light)
     except Unsupported as reason:
         _say(str(reason))
-        return call.eager
+        return None
 
 
-def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any]) -> Entry:
+def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], light: _Light) -> Entry | None:
     device = tensors[0].device
     knobs = [double(call.others[i], device) for i in call.knobs]
     options = tuple(value for i, value in enumerate(call.others) if i not in call.tensors and i not in call.knobs)
@@ -116,10 +164,15 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any]) ->
     call.gradients = kernels["gradient"]
     call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
     joint = call.scalar and call.starts and all(_wide(tensors[k]) for k in call.starts)
+    if call.starts and call.operators <= FEW[bool(joint)] and max(x.numel() for x in tensors) < SMALL:
+        light.differentiated = SMALL
+        return None
     examples = [x.contiguous() for x in tensors]
     run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
     if run is None:
-        return call.eager
+        if not kernels["joint" if joint else "value"]:  # not one graph was worth its while
+            light.always = math.inf
+        return None
     places, kind, node = call.tensors, call.kind, Joint if joint else Separate
     recorded = any(x.requires_grad for x in tensors)
 

@@ -24,9 +24,25 @@ BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
+LEFT_TO_EAGER = {"episode_return", "reward_scale", "double_q_target"}
+"""What the compiler's loops for the CPU would slow down."""
+
+_eager_to_compile: dict[str, Callable[..., Any]] = {}
+
+
 def fused_twin(case: Case) -> Callable[..., Any]:
-    """The fused function of a case."""
-    return getattr(fused, case.row.name)
+    """A fused function that generates code for small inputs too, where the public one runs the function itself."""
+    if case.row.name not in _eager_to_compile:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(twin, "_LIGHT", set())
+            _eager_to_compile[case.row.name] = twin.fuse(case.row.function)
+    return _eager_to_compile[case.row.name]
+
+
+@pytest.fixture(autouse=True)
+def _small_inputs_too(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "light" not in request.node.name:
+        monkeypatch.setattr(twin, "SMALL", 0)
 
 
 def with_gradients(function: Callable[..., Any], case: Case, inputs: dict[str, Any]) -> list[Tensor | None]:
@@ -92,11 +108,12 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
                 assert torch.equal(one, other)
             elif one.numel():
                 assert one.dtype == other.dtype
-                rounding = 4 * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
+                steps = 16 if case.row.name == "normalize_observation" else 4  # a column of 4096, added one by one
+                rounding = steps * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
                 assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
     used = Counter(key[0] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
-    assert used, "nothing was compiled"
-    assert max(used.values()) <= 2, used
+    assert bool(+used) == (case.row.name not in LEFT_TO_EAGER)
+    assert max(used.values(), default=0) <= 2, used
 
 
 @each_function
@@ -247,6 +264,20 @@ class TestOneFunction:
 
 
 @pytest.mark.usefixtures("_compiles")
+def test_light_calls_are_left_to_eager() -> None:
+    """A few operators with a gradient cost less than finding their code, on a small batch and only there."""
+    function, flags = twin.fuse(offline_losses.bellman_target), torch.zeros(50_000, dtype=torch.bool)
+    x, y = torch.randn(50_000, requires_grad=True), torch.randn(50_000)
+    for size, recorded, count in [(300, True, 0), (300, False, 1), (50_000, True, 2)]:
+        reward = x[:size] if recorded else x[:size].detach()
+        for _ in range(2):
+            target = function(reward, y[:size], flags[:size])
+        assert target.equal(offline_losses.bellman_target(reward, y[:size], flags[:size]))
+        assert sum(len(graphs) for graphs in function.graphs.values()) == count
+        assert target.requires_grad == recorded
+
+
+@pytest.mark.usefixtures("_compiles")
 def test_an_upstream_gradient_scales() -> None:
     """A loss with a factor, and the same one without, in one backward pass."""
     x, y = torch.randn(50, requires_grad=True), torch.randn(50)
@@ -258,7 +289,7 @@ def test_an_upstream_gradient_scales() -> None:
 def test_an_input_changed_in_between_is_noticed() -> None:
     """What the gradient was computed from may not be overwritten before it is used."""
     x, y = torch.randn(50, requires_grad=True), torch.randn(50)
-    target = fused.bellman_target(x, y, torch.zeros(50).bool())
+    target = twin.fuse(offline_losses.soft_bellman_target)(x, y, y, torch.zeros(50).bool())
     y.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         target.sum().backward()
@@ -281,7 +312,7 @@ def test_compiled_while_compiled() -> None:
 @pytest.mark.usefixtures("_compiles")
 def test_the_first_candidate_count_is_fixed_the_second_is_open() -> None:
     """Two graphs serve every number of candidates."""
-    q = fused.soft_value
+    q = twin.fuse(offline_losses.soft_value)
     before = {key: len(value) for key, value in q.graphs.items()}
     for count in (5, 9, 30, 7, 5):
         candidates = torch.randn(11, count)
