@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (about six minutes)
@@ -22,8 +23,14 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.bench  ## time every function and three whole updates on this machine (about 25 minutes)
+	$(BIN)/python -m benchmarks --sizes full --csv
+
+bench-peers: $(PEERS)/.peers  ## the same, with TorchRL, d3rlpy, rlax and JAX beside it
+	$(PEERS)/bin/python -m benchmarks --sizes full --csv --peers
+
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache results
+	rm -rf $(VENV) $(PEERS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +44,18 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test: $(VENV)/.demo
 	$(INSTALL) --editable ".[test]"
+	touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[bench]"
+	touch $@
+
+# PyTorch first, so that no peer chooses another one.
+$(PEERS)/.peers: benchmarks/constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint $< torch
+	$(PEERS)/bin/python -m pip install --quiet --constraint $< torchrl d3rlpy jax flax optax rlax rich scipy matplotlib
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -1,0 +1,169 @@
+"""One row of the results for each variant of each piece of work."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import re
+import subprocess
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import BUDGET, OutOfPatience, Times, agree, first_calls, interleave, peak_bytes
+from benchmarks.variants import Maker, Variant, Workload
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+OURS = ("eager", "fused", "compiled")
+BUDGETS = {"update": 8.0}  # seconds of samples for one piece of work, where it is not the usual
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row of the results. Times are of one run; `first_s` is of the calls that compile."""
+
+    group: str
+    name: str
+    variant: str
+    mode: str
+    shape: str
+    elements: int
+    status: str = "ok"  # or "WRONG", "skipped: why", "failed: why"
+    median_us: float | None = None
+    p20_us: float | None = None
+    p80_us: float | None = None
+    samples: int | None = None
+    floor_us: float | None = None
+    first_s: float | None = None
+    warm_s: float | None = None
+    peak_mb: float | None = None
+    note: str = ""
+    device: str = ""
+    machine: str = ""
+    threads: int = 0
+    torch: str = ""
+    python: str = ""
+    commit: str = ""
+    date: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What is the same for all variants of one piece of work, on one machine."""
+        return self.machine, self.name, self.shape, self.mode
+
+    @property
+    def broken(self) -> bool:
+        """Whether it computed something else, or is ours and computed nothing."""
+        return self.status == "WRONG" or (self.status.startswith("failed") and self.variant in OURS)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures one piece of work after the other on one device."""
+
+    device: torch.device
+    given_up: set[tuple[str, str]] = field(default_factory=set)  # functions and the variants that never got ready
+
+    def __call__(self, workload: Workload) -> list[Measurement]:
+        """Makes the variants, compares their results with the first one's, then times all that agree."""
+        rows: dict[str, Measurement] = {}
+        ready: dict[str, Variant] = {}
+        expected: Any = None
+        blank = {key: getattr(workload, key) for key in ("group", "name", "mode", "shape", "elements")}
+        for name, make in workload.variants(self.device).items():
+            row = Measurement(variant=name, **blank, **stamp(self.device))
+            try:
+                rows[name], variant, result = self._first(row, make)
+            except Exception as error:  # one broken variant shall not end an hour of measuring
+                kind = "skipped: " if isinstance(error, ImportError) else f"failed: {type(error).__name__}: "
+                rows[name] = replace(row, status=f"{kind}{error}".partition("\n")[0])
+                continue
+            except OutOfPatience as error:
+                self.given_up.add((workload.name, name))
+                rows[name] = replace(row, status=f"skipped: {error}")
+                continue
+            expected = result if expected is None else expected
+            if variant.tolerance is None or agree(result, expected, variant.tolerance):
+                ready[name] = variant
+            else:
+                rows[name] = replace(rows[name], status="WRONG")
+        del expected, result
+        for name, times in self._times(ready, workload).items():
+            scale = 1e6 / ready[name].work
+            median, p20, p80 = times.median * scale, times.p20 * scale, times.p80 * scale
+            rows[name] = replace(rows[name], median_us=median, p20_us=p20, p80_us=p80, samples=times.samples)
+        floor = rows.pop("floor").median_us
+        return [replace(row, floor_us=floor) for row in rows.values()]
+
+    def _first(self, row: Measurement, make: Maker) -> tuple[Measurement, Variant, Any]:
+        if (row.name, row.variant) in self.given_up:
+            raise OutOfPatience("not compiled in time for another shape or mode")
+        variant = make()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            seconds, result = first_calls(variant, self.device)
+        said = [str(warning.message) for warning in caught if "offline_losses" in str(warning.message)]
+        note = "; ".join(filter(None, [variant.note, *said]))
+        peak = peak_bytes(variant.run, self.device) / 2**20
+        return replace(row, first_s=seconds, peak_mb=peak or None, note=note), variant, result  # None: not PyTorch's
+
+    def _times(self, ready: dict[str, Variant], workload: Workload) -> dict[str, Times]:
+        runs = {name: variant.run for name, variant in ready.items()}
+        return interleave(runs, self.device, BUDGETS.get(workload.group, BUDGET))
+
+
+@cache
+def stamp(device: torch.device) -> dict[str, Any]:
+    """Where and with what this was measured."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "device": device.type,
+        "machine": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": git.stdout.strip() or "unknown",
+        "date": date.today().isoformat(),
+    }
+
+
+def results_file(stamp: dict[str, Any]) -> Path:
+    """The file of this machine among the results that are kept."""
+    return RESULTS / (re.sub(r"[^a-z0-9]+", "-", stamp["machine"].lower()).strip("-") + ".csv")
+
+
+def write_csv(rows: Iterable[Measurement], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(Measurement)])
+        writer.writeheader()
+        writer.writerows({key: _short(value) for key, value in asdict(row).items()} for row in rows)
+
+
+def read_csv(path: Path) -> list[Measurement]:
+    kinds = {column.name: str(column.type).partition(" ")[0] for column in fields(Measurement)}
+    parse = {"int": int, "float": float, "str": str}
+    with path.open(newline="") as file:
+        return [
+            Measurement(**{
+                key: parse[kinds[key]](value) if value or kinds[key] == "str" else None for key, value in row.items()
+            })
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", information.read_text()) if information.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,172 @@
+"""The promises about speed, each with the number that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from statistics import geometric_mean
+from typing import NamedTuple
+
+from benchmarks.cases import CQL, CQL_SHAPES
+from benchmarks.measure import Measurement
+from benchmarks.variants import MODES, shape_text
+
+ELEMENTWISE = ("squared_loss", "huber_loss", "expectile_loss", "quantile_loss", "nll_loss", "sac_policy_loss")
+LARGE = 4_194_304
+
+
+class Verdict(NamedTuple):
+    """A promise, what was measured, and whether it is kept; None if nothing was measured."""
+
+    promise: str
+    measured: str
+    kept: bool | None
+
+
+class Work(NamedTuple):
+    """The times of all variants of one piece of work, in microseconds."""
+
+    row: Measurement
+    times: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        return f"{self.row.name} {self.row.shape}"
+
+    def ratio(self, slow: str, fast: str) -> float | None:
+        """How many times as long the first takes as the second."""
+        return self.times[slow] / self.times[fast] if {slow, fast} <= self.times.keys() else None
+
+
+def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
+    """All promises, of the rows of one machine."""
+    works = _works(rows)
+    device = works[0].row.device if works else "cpu"
+    grid = [work for work in works if work.row.group == "grid" and work.row.mode == MODES[1]]
+    found = [_no_slower(grid), _geometric_mean(grid), *_vocabulary(works), *_returns(works)]
+    if device == "cuda":
+        found.append(_cuda_update(works))
+    else:
+        found += [_near_the_copy(grid), *_updates(works)]
+    imports = _find(works, "import")("offline_losses", "torch")
+    return [*found, _verdict("import offline_losses ≤ 1.05 × import torch", imports, 1.05)]
+
+
+class Loss(NamedTuple):
+    """A piece of work that something else does faster than our fast variant."""
+
+    row: Measurement
+    ours: float
+    best: float
+    winner: str
+
+
+def losses(rows: Iterable[Measurement]) -> list[Loss]:
+    """Wherever another variant is faster than the fused or compiled one, the worst first."""
+    found = []
+    for work in _works(rows):
+        ours = next((name for name in ("fused", "compiled") if name in work.times), None)
+        others = {name: time for name, time in work.times.items() if name not in (ours, "floor")}
+        if ours and others:
+            winner = min(others, key=others.__getitem__)
+            found.append(Loss(work.row, work.times[ours], others[winner], winner))
+    return sorted((loss for loss in found if loss.best < loss.ours), key=lambda loss: loss.best / loss.ours)
+
+
+def _works(rows: Iterable[Measurement]) -> list[Work]:
+    works: dict[tuple[str, ...], Work] = {}
+    for row in rows:
+        work = works.setdefault(row.key, Work(row, {} if row.floor_us is None else {"floor": row.floor_us}))
+        if row.status == "ok" and row.median_us is not None:
+            work.times[row.variant] = row.median_us
+    return list(works.values())
+
+
+def _verdict(promise: str, ratio: float | None, limit: float, at_least: bool = False) -> Verdict:
+    """A ratio and its limit, from above or below."""
+    kept = None if ratio is None else (ratio >= limit if at_least else ratio <= limit)
+    return Verdict(promise, "" if ratio is None else f"{ratio:.2f}", kept)
+
+
+def _no_slower(grid: list[Work]) -> Verdict:
+    promise = "fused ≤ 1.05 × the faster of eager and plain torch.compile, everywhere"
+    ratios = {
+        work.label: work.times["fused"] / min(work.times[name] for name in ("eager", "compile") if name in work.times)
+        for work in grid
+        if "fused" in work.times and {"eager", "compile"} & work.times.keys()
+    }
+    slower = sorted((label for label in ratios if ratios[label] > 1.05), key=lambda label: -ratios[label])
+    measured = f"{len(ratios) - len(slower)} of {len(ratios)}" + "".join(f"\n{ratios[x]:.2f} {x}" for x in slower)
+    return Verdict(promise, measured, not slower if ratios else None)
+
+
+def _geometric_mean(grid: list[Work]) -> Verdict:
+    ratios = [ratio for work in grid if (ratio := work.ratio("eager", "fused"))]
+    promise = "eager ÷ fused ≥ 3, the geometric mean of the grid forward and backward"
+    return _verdict(promise, geometric_mean(ratios) if ratios else None, 3, at_least=True)
+
+
+def _near_the_copy(grid: list[Work]) -> Verdict:
+    works = [work for work in grid if work.row.name in ELEMENTWISE and work.row.elements == LARGE]
+    ratios = {work.row.name: ratio for work in works if (ratio := work.ratio("fused", "floor"))}
+    measured = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    promise = "element-wise losses of 4M numbers, forward and backward ≤ 2 × a copy"
+    return Verdict(promise, measured, max(ratios.values()) <= 2 if ratios else None)
+
+
+def _vocabulary(works: list[Work]) -> list[Verdict]:
+    work = _find(works, CQL, MODES[1], shape_text(CQL_SHAPES[-1]))
+    logits = _find(works, f"{CQL} of logits", MODES[1], shape_text(CQL_SHAPES[-1]))
+    what = "CQL over 50 257 actions, forward and backward"
+    return [
+        _verdict(f"{what}: eager ÷ fused ≥ 2.5", work("eager", "fused"), 2.5, at_least=True),
+        _verdict(f"{what}: F.cross_entropy ÷ fused > 1", work("cross_entropy", "fused"), 1, at_least=True),
+        _verdict("the same, with the gather: F.cross_entropy ÷ fused > 1", logits("cross_entropy", "fused"), 1, True),
+    ]
+
+
+def _updates(works: list[Work]) -> list[Verdict]:
+    found = []
+    for name in ("IQL", "TD3+BC"):
+        work = _find(works, name)
+        found += [
+            _verdict(f"{name}: compiled ≤ 1.3 × its matrix products", work("compiled", "floor"), 1.3),
+            _verdict(f"{name}: CORL style ÷ compiled ≥ 1.6", work("corl", "compiled"), 1.6, at_least=True),
+            _verdict(f"{name}: jitted JAX ÷ compiled ≥ 1", work("jax", "compiled"), 1, at_least=True),
+        ]
+    work = _find(works, "CQL")
+    return [
+        *found,
+        _verdict("CQL: TorchRL ÷ compiled > 1", work("torchrl", "compiled"), 1, at_least=True),
+        _verdict("CQL: d3rlpy ÷ compiled > 1", work("d3rlpy", "compiled"), 1, at_least=True),
+    ]
+
+
+def _cuda_update(works: list[Work]) -> Verdict:
+    milliseconds = next(
+        (w.times["compiled"] / 1e3 for w in works if w.row.name == "IQL" and "compiled" in w.times), None
+    )
+    return _verdict("IQL: one compiled update ≤ 0.2 ms", milliseconds, 0.2)
+
+
+def _returns(works: list[Work]) -> list[Verdict]:
+    found = []
+    whole = [work for work in works if work.row.group == "returns"]
+    for name in ("discounted_return", "return_filter"):
+        work = _find(whole, name)
+        promise = f"{name} of 10M steps: NumPy loop ÷ fused ≥ 50"
+        found.append(_verdict(promise, work("numpy loop", "fused"), 50, at_least=True))
+    promise = "discounted_return of 10M steps: TorchRL ÷ fused > 1"
+    found.append(_verdict(promise, _find(whole, "discounted_return")("torchrl", "fused"), 1, at_least=True))
+    advantage = _find(works, "generalized_advantage", MODES[0], shape_text((256, 1000)))
+    promise = "generalized_advantage of 256 × 1000 steps: TorchRL ÷ fused > 1"
+    return [*found, _verdict(promise, advantage("torchrl", "fused"), 1, at_least=True)]
+
+
+def _find(
+    works: list[Work], name: str, mode: str | None = None, shape: str | None = None
+) -> Callable[[str, str], float | None]:
+    """The ratios of the piece of work that these words name; none if it was not measured."""
+    for work in works:
+        if work.row.name == name and mode in (None, work.row.mode) and shape in (None, work.row.shape):
+            return work.ratio
+    return lambda slow, fast: None
