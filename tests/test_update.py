@@ -38,6 +38,12 @@ class Learner:
         self.critic_optimizer, self.value_optimizer = (optimizer(m.parameters()) for m in (self.critic, self.value))
         self.calls = 0
 
+    def to(self, device: str) -> Learner:
+        """Moved before the first update: parameters stay the same objects."""
+        for module in (self.critic, self.value, self.slow):
+            module.to(device)
+        return self
+
     def update(self, batch: dict[str, Tensor], expectile: float = 0.7) -> dict[str, Tensor]:
         """One step of each."""
         value_loss = expectile_loss(self.value(batch["x"]), self.slow(batch["x"]), expectile=expectile)

@@ -1,4 +1,4 @@
-"""On a card: the same values, no synchronization, and capture in a CUDA graph."""
+"""On a card: the same values, no synchronization, capture in a CUDA graph, and the compiled paths."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, Case, Knob, leaves
+from ledger import CASES, Case, Knob, Values, leaves, total
+from test_transforms import FULLEST
+from test_update import Learner, assert_equal, batch
 from torch import Tensor
+
+from offline_losses import compile_update, fused
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -66,3 +70,47 @@ def test_a_cuda_graph_replays_it(case: Case) -> None:
     graph.replay()
     for actual, expected in zip(captured, leaves(case.row.function(**inputs)), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("case", FULLEST, ids=str)
+def test_fused_equals_eager_and_never_waits(case: Case) -> None:
+    """The generated kernels give eager's values and gradients, and nothing waits for the card."""
+    inputs = {
+        name: value.cuda() if isinstance(value, Tensor) else value
+        for name, value in case.build((5000,), dtype=torch.float32).items()
+    }
+    names = [name for name, argument in case.of(Values).items() if argument.gradient]
+
+    def run(function: Any) -> list[Tensor]:
+        inner = {name: inputs[name].clone().requires_grad_() for name in names}
+        results = leaves(function(**{**inputs, **inner}))
+        flowing = [result for result in results if result.requires_grad]
+        gradients = torch.autograd.grad(total(flowing), list(inner.values())) if flowing else ()
+        return [*(result.detach() for result in results), *gradients]
+
+    function = getattr(fused, case.row.name)
+    for actual, expected in zip(run(function), run(case.row.function), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function(**inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_compiled_update_equals_eager() -> None:
+    """Recorded in a CUDA graph and replayed, with a schedule of the learning rate and a hyper-parameter."""
+    eager, learner = Learner().to("cuda"), Learner().to("cuda")
+    step = compile_update(learner.update)
+    kept = []
+    for i in range(10):
+        for one in (eager, learner):
+            one.critic_optimizer.param_groups[0]["lr"] = 1e-2 / (i + 1)
+        data = {name: x.cuda() for name, x in batch(i).items()}
+        expected, actual = (f(data, expectile=0.5 + 0.04 * i) for f in (eager.update, step))
+        kept.append((expected, actual))
+    for expected, actual in kept:
+        for name in expected:
+            torch.testing.assert_close(actual[name], expected[name].detach(), rtol=1e-3, atol=1e-5)
+    assert_equal(eager, learner)

@@ -22,6 +22,7 @@ from offline_losses import (
     return_filter,
     reward_scale,
 )
+from offline_losses._core.graph import compiling
 
 NAN = float("nan")
 BOTH = ["episodes", "steps"]
@@ -391,3 +392,31 @@ def test_a_constant_feature_is_not_blown_up() -> None:
     mean, std = observation_statistics(observation)
     close(std, 0.0)
     close(normalize_observation(observation, mean, std), 0.0)
+
+
+@by_each
+@given(data=st.data(), fraction=fractions, discount=st.sampled_from([1.0, 0.9, 0.0]), ties=st.booleans())
+def test_sorting_episodes_equals_sorting_steps(
+    by: str, data: st.DataObject, fraction: float, discount: float, ties: bool
+) -> None:
+    """The operator of compiled code selects the same steps, with ties, discount, and returns that are NaN."""
+    reward, done, steps = data.draw(ranked(ties))
+    if data.draw(st.booleans()):
+        reward[data.draw(st.integers(0, len(reward) - 1))] = NAN
+    if data.draw(st.booleans()):
+        done[-1] = False
+    with compiling():
+        kept = return_filter(reward, done, fraction=fraction, discount=discount, by=by)
+    assert kept.equal(return_filter(reward, done, fraction=fraction, discount=discount, by=by)), steps
+
+
+def test_the_operator_is_registered_soundly() -> None:
+    """Schema, shapes without values and tracing, as PyTorch checks them; and mapped over a row of datasets."""
+    reward, done = torch.randn(2, 30), torch.rand(2, 30) < 0.3
+    done[:, -1] = True
+    share, factor = torch.tensor(0.5).double(), torch.tensor(1.0).double()
+    select = torch.ops.offline_losses.best_episodes
+    torch.library.opcheck(select.default, (reward[0], done[0], share, factor, "steps"))
+    mapped = torch.vmap(lambda r, d: select(r, d, share, factor, "episodes"))(reward, done)
+    for row in range(2):
+        assert mapped[row].equal(return_filter(reward[row], done[row], fraction=0.5))

@@ -11,7 +11,8 @@ from oracles import ORACLES
 from strategies import batches, masks, reals, tensors
 from torch import Tensor
 
-from offline_losses import linear_recurrence
+from offline_losses import discounted_return, linear_recurrence
+from offline_losses._core.graph import compiling
 
 NAN = float("nan")
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1000]
@@ -195,3 +196,52 @@ def test_long_products_neither_vanish_wrongly_nor_blow_up() -> None:
     x = linear_recurrence(b, torch.full_like(b, 0.99))
     left = torch.arange(10_000, 0, -1, dtype=torch.float64)
     close(x, (1 - 0.99**left) / 0.01)
+
+
+@pytest.mark.parametrize("steps", [*SIZES, 5000])
+def test_chunks_equal_the_halves(steps: int) -> None:
+    """The operator of compiled code, at lengths around its chunks and over several levels of them."""
+    b, a, cut = random_problem(steps)
+    for flags in (None, cut):
+        with compiling():
+            chunked = linear_recurrence(b, a, cut=flags)
+        close(chunked, linear_recurrence(b, a, cut=flags))
+    done = cut | (b > 1)
+    with compiling():
+        chunked = discounted_return(b, done, discount=0.9)
+    close(chunked, discounted_return(b, done, discount=0.9))
+
+
+def test_chunks_stop_at_a_cut() -> None:
+    """Neither the values nor the factors behind a cut have any influence, NaN and infinity included."""
+    b, a, cut = random_problem(200)
+    with compiling():
+        clean = linear_recurrence(b, a, cut=cut)
+        b[:, 150:], a[:, 150:], cut[:, 149] = NAN, torch.inf, True
+        a[cut] = NAN
+        spoiled = linear_recurrence(b, a, cut=cut)
+    first = cut[:, :149].int().argmax(-1)
+    assert bool(first.all())
+    for row, end in enumerate(first):
+        close(spoiled[row, : end + 1], clean[row, : end + 1])
+    assert not spoiled[:, :150].isnan().any()
+
+
+@pytest.mark.parametrize("factor", ["each", "one"])
+def test_the_operator_is_registered_soundly(factor: str) -> None:
+    """Schema, shapes without values, gradient and tracing, as PyTorch checks them; and the gradient by differences."""
+    b, a, cut = random_problem(20)
+    b.requires_grad_()
+    a = (a if factor == "each" else torch.tensor(0.9, dtype=torch.float64)).requires_grad_()
+    torch.library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut))
+    assert torch.autograd.gradcheck(torch.ops.offline_losses.scan, (b, a, cut))
+
+
+def test_the_operator_under_vmap() -> None:
+    """Mapped over any of its arguments."""
+    b, a, cut = random_problem(40, rows=3)
+    scan = torch.ops.offline_losses.scan
+    close(torch.vmap(scan)(b, a, cut), scan(b, a, cut))
+    close(torch.vmap(scan, in_dims=(1, 1, None))(b.T, a.T, cut[0]), scan(b, a, cut[:1].expand(3, -1)))
+    factors = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
+    close(torch.vmap(scan)(b, factors, cut), scan(b, factors.unsqueeze(-1).expand_as(b), cut))
