@@ -139,6 +139,7 @@ def _chunked(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
 def _run(kernel: Callable[..., list[Tensor]], *tensors: Tensor) -> Sequence[Tensor]:
     like = tensors[0]
     key = (kernel, tensors[1].dim(), like.dtype, like.device, size_class(tensors))
+    tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
     graph = _graphs.setdefault(key, Graphs(kernel)).fit(tensors)
     return kernel(*tensors) if graph is None else graph(*tensors)
 

@@ -18,10 +18,14 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from offline_losses._core.graph import double, first_line, switched_off
-from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients
+from offline_losses._core.graph import first_line, switched_off
+from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters
+from offline_losses._core.replay import Replay
 from offline_losses._core.trace import Backup, Trace
-from offline_losses._core.watch import Place, outside, settings
+from offline_losses._core.watch import NUMBERS, Place, outside, settings
+
+KINDS = 16
+"""How many combinations of other arguments are compiled, each for itself."""
 
 RECAPTURES = 8
 """How often numbers outside the arguments may change before the update runs eagerly."""
@@ -38,12 +42,14 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
 
     - tensors among the arguments, in dictionaries and containers too, with the shapes of the first call;
     - Python floats among the arguments: the update gets them as 0-d tensors, which every hyper-parameter accepts;
-    - learning rates, by a scheduler or by hand; weights and moments that are written in place (`load_state_dict`).
+    - learning rates, by a scheduler or by hand (in `param_groups` they are 0-d tensors from then on);
+    - weights and moments, by `load_state_dict`.
 
-    Other arguments (`True`, `3`, `"mean"`) choose between updates: each combination is compiled for itself. Numbers
-    that the update reads from its closure, its globals or the objects there, and the optimizers' other settings, are
-    part of the code: when one changes, the next call is traced anew. Anything else that Python does (printing,
-    counting, appending) happens in the first two calls only, and no value can be looked at (`.item()`, `if loss > 1`).
+    Other arguments (`True`, `3`, `"mean"`) choose between updates: each combination is compiled for itself. Numbers and
+    objects that the update reads from its closure or its globals, or one attribute or item further, and the optimizers'
+    other settings are part of the code: when one changes, the next call is traced anew. Anything else that Python does
+    (printing, counting, appending) happens in calls that are not compiled only, and no value can be looked at
+    (`.item()`, `if loss > 1`).
 
     The gradients are not kept: after a compiled call `parameter.grad` is None.
 
@@ -79,17 +85,18 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         flat, spec = tree_flatten((args, kwargs))
         tensors = [i for i, x in enumerate(flat) if isinstance(x, Tensor)]
         floats = [i for i, x in enumerate(flat) if isinstance(x, float)]
-        others = [(i, type(x), x) for i, x in enumerate(flat) if not isinstance(x, (Tensor, float))]
-        try:
-            known = steps.setdefault((tuple(tensors), tuple(floats), tuple(others)), [])
-        except TypeError:
-            kind = next(kind for _, kind, x in others if kind.__hash__ is None)
+        others = tuple((i, type(x), x) for i, x in enumerate(flat) if not isinstance(x, (Tensor, float)))
+        if strange := next((kind for _, kind, _ in others if kind not in (*NUMBERS, torch.dtype, torch.device)), None):
             raise TypeError(
                 f"compile_update: arguments: expected tensors, numbers, words and containers of them, got a "
-                f"{kind.__name__}. Convert it to a tensor, or let the update read it from outside."
-            ) from None
+                f"{strange.__name__}. Convert it to a tensor, or let the update read it from outside."
+            )
+        known = steps.setdefault((tuple(tensors), tuple(floats), others), [])
         step = next((step for step in known if step.spec == spec), None)
         if step is None:
+            if len(steps) > KINDS:
+                _say(update, f"its arguments other than tensors and floats have taken more than {KINDS} combinations")
+                return update(*args, **kwargs)
             step = _Step(update, spec, tensors, floats)
             known.append(step)
         return step(flat)
@@ -106,7 +113,8 @@ class _Step:
         self.said: str | None = None
         self.optimizers: list[Optimizer] | None = None
         self.code: _Code | None = None
-        self.captures = 0
+        self.changes = 0
+        self.rates: list[Rate] = []
 
     def __call__(self, flat: list[Any]) -> Any:
         if reason := self.reason or switched_off():
@@ -117,7 +125,10 @@ class _Step:
         self._check(flat)
         if self.code is not None and (place := self.code.outdated()) is not None:
             self.code = None
-            if self.captures == RECAPTURES:
+            self.changes += type(place.seen) in NUMBERS
+            if self.changes == RECAPTURES:
+                for rate in self.rates:
+                    rate.release()
                 self.reason = (
                     f"{place.label}, which it reads from outside its arguments, changes again and again; "
                     f"pass it as an argument"
@@ -130,8 +141,7 @@ class _Step:
     def _say(self, reason: str) -> None:
         if reason != self.said:
             self.said = reason
-            name = getattr(self.update, "__name__", "update")
-            warnings.warn(f"compile_update: {name} runs eagerly: {reason}.", stacklevel=4)
+            _say(self.update, reason)
 
     def _eager(self, flat: Sequence[Any]) -> Any:
         args, kwargs = tree_unflatten(flat, self.spec)
@@ -173,27 +183,33 @@ class _Step:
 
     def _capture(self, flat: list[Any], optimizers: list[Optimizer]) -> Any:
         """Trace the update while it runs, then compile the trace; whatever fails, this call is one update."""
-        self.captures += 1
         before = outside(self.update)
-        device = self.devices[0] if self.devices else torch.device("cpu")
-        knobs = [double(flat[i], device) for i in self.floats]
-        inputs = [*(flat[i] for i in self.tensors), *knobs]
-        rates = as_tensors(optimizers)
-        backup = Backup()
+        moved = parameters(optimizers)
+        device = next((x.device for x in (*moved, *(flat[i] for i in self.tensors))), torch.device("cpu"))
+        knobs = [torch.tensor(flat[i], dtype=torch.get_default_dtype(), device=device) for i in self.floats]
+        inputs = [*(flat[i].contiguous() for i in self.tensors), *knobs]
+        rates = self.rates = as_tensors(optimizers)
+        backup = Backup(moved)
         try:
             with backup, for_tracing(optimizers):
                 trace = Trace(lambda *inner: self._eager(self._with(flat, inner)), inputs)
         except Exception as error:
             backup.restore()
+            for rate in rates:
+                rate.release()
             self.reason = f"it cannot be traced ({type(error).__name__}: {first_line(error)})"
             return self(flat)
         if place := next((place for place in before if place.changed), None):
+            for rate in rates:
+                rate.release()
             self.reason = f"it changes {place.label} itself; count outside of the update"
             self._say(self.reason)
             return trace.result
         try:
             self.code = _Code(trace, inputs, knobs, rates, [*before, *settings(optimizers)])
         except Exception as error:
+            for rate in rates:
+                rate.release()
             self.reason = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
             self._say(self.reason)
         forget_gradients(optimizers, trace.state)
@@ -210,7 +226,8 @@ class _Code:
 
         self.trace, self.knobs, self.rates, self.places = trace, knobs, rates, places
         self.state = [x.detach() for x in trace.state]
-        self.addresses = {x.data_ptr() for x in self.state}
+        self.addresses = [x.data_ptr() for x in trace.state]
+        self.live = {x.untyped_storage().data_ptr() for x in (*self.state, *inputs)}
         with torch.no_grad():
             self.run: Callable[..., Sequence[Tensor]] = compile(
                 trace.module, [*self.state, *(x.detach() for x in inputs)]
@@ -218,7 +235,9 @@ class _Code:
         self.replays = any(x.is_cuda for x in (*self.state, *inputs))
 
     def outdated(self) -> Place | None:
-        """The first thing that has changed since the trace."""
+        """The first thing that has changed since the trace, memory that was exchanged under a parameter included."""
+        if any(x.data_ptr() != address for x, address in zip(self.trace.state, self.addresses, strict=True)):
+            return Place("a tensor", lambda: None, self)
         return next((place for place in self.places if place.changed), None)
 
     def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[float]) -> Any:
@@ -226,35 +245,21 @@ class _Code:
             rate.follow()
         for knob, number in zip(self.knobs, numbers, strict=True):
             knob.fill_(number)
-        inputs = [*(x.detach() for x in tensors), *self.knobs]
+        inputs = [*(x.detach().contiguous() for x in tensors), *self.knobs]
         with torch.no_grad():
             results = self.run(*self.state, *inputs)
-        if self.replays and not isinstance(self.run, _Replay):
-            self.run = _Replay(self.run, len(self.state))
+        if self.replays and not isinstance(self.run, Replay):
+            self.run = Replay(self.run, len(self.state))
         leaves = list(self.trace.constants)
         for place, x in zip(self.trace.returned, results, strict=True):
-            # The compiler drops a copy at the end: a metric that is a parameter would go on changing.
-            leaves[place] = x.clone() if x.data_ptr() in self.addresses else x
+            # The compiler drops a copy at the end: a metric that is part of a parameter would go on changing.
+            leaves[place] = x.clone() if x.untyped_storage().data_ptr() in self.live else x
         return tree_unflatten(leaves, self.trace.spec)
 
 
-class _Replay:
-    """A CUDA graph of the compiled step: recorded on the next call, replayed from then on."""
-
-    def __init__(self, run: Callable[..., Sequence[Tensor]], state: int) -> None:
-        self.run, self.state = run, state
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, *flat: Tensor) -> list[Tensor]:
-        if self.graph is None:
-            self.inputs = [x.clone() for x in flat[self.state :]]
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.outputs = self.run(*flat[: self.state], *self.inputs)
-        for held, x in zip(self.inputs, flat[self.state :], strict=True):
-            held.copy_(x)
-        self.graph.replay()
-        return [x.clone() for x in self.outputs]
+def _say(update: Callable[..., Any], reason: str) -> None:
+    name = getattr(update, "__name__", "update")
+    warnings.warn(f"compile_update: {name} runs eagerly: {reason}.", stacklevel=5)
 
 
 def _kept(result: Any) -> Any:

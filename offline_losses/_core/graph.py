@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -26,6 +28,10 @@ SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
 
 
+_tracing = RLock()
+said: set[str] = set()
+
+
 class Unsupported(Exception):
     """No generated code for this call; the message says why."""
 
@@ -40,13 +46,14 @@ _SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torc
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Let `torch.compiler.is_compiling()` be true, as it is inside `torch.compile`."""
-    before = torch.compiler._is_compiling_flag
-    torch.compiler._is_compiling_flag = True
-    try:
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = before
+    """Let `torch.compiler.is_compiling()` be true, as it is inside `torch.compile`; in one thread at a time."""
+    with _tracing:
+        before = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True
+        try:
+            yield
+        finally:
+            torch.compiler._is_compiling_flag = before
 
 
 def switched_off() -> str | None:
@@ -63,6 +70,13 @@ def stance() -> str:
     """What `torch.compiler.set_stance` was told, without importing the compiler to ask."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     return str(dynamo._stance.stance) if dynamo else "default"
+
+
+def say(reason: str) -> None:
+    """Tell once why functions run eagerly."""
+    if reason not in said:
+        said.add(reason)
+        warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)
 
 
 def size_class(tensors: Sequence[Tensor]) -> tuple[bool, int]:
@@ -85,7 +99,7 @@ def first_line(error: Exception) -> str:
 class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
-    With `fixed` the last of two or more axes is taken to keep its length.
+    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes.
     """
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], fixed: bool) -> None:
@@ -101,13 +115,14 @@ class Graph:
         from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
         mode = FakeTensorMode(shape_env=ShapeEnv())
+        rank = max(example.ndim for example in examples)
         self._inputs = [
             mode.from_tensor(
                 example.detach(),
                 source=ConstantSource(f"input{index}"),
                 symbolic_context=StatelessSymbolicContext(
                     [
-                        DimDynamic.STATIC if fixed and 0 < axis == example.ndim - 1 else DimDynamic.DYNAMIC
+                        DimDynamic.STATIC if fixed and 0 < axis == rank - 1 else DimDynamic.DYNAMIC
                         for axis in range(example.ndim)
                     ]
                 ),

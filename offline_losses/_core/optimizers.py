@@ -16,9 +16,15 @@ class Rate:
 
     def __init__(self, group: dict[str, Any]) -> None:
         self.group = group
+        self.own = not isinstance(group["lr"], Tensor)
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
         self.tensor: Tensor = group["lr"]
+
+    def release(self) -> None:
+        """Back to a number, which every optimizer takes."""
+        if self.own:
+            self.group["lr"] = float(self.group["lr"])
 
     def follow(self) -> None:
         """Take over a number, or another tensor, that was put in its place."""
@@ -51,10 +57,13 @@ def for_tracing(optimizers: list[Optimizer]) -> Iterator[None]:
             group.update(settings_)
 
 
+def parameters(optimizers: list[Optimizer]) -> list[Tensor]:
+    """Everything that they move."""
+    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
 def forget_gradients(optimizers: list[Optimizer], state: list[Tensor]) -> None:
     kept = {id(x) for x in state}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter.grad) not in kept:
-                    parameter.grad = None
+    for parameter in parameters(optimizers):
+        if id(parameter.grad) not in kept:
+            parameter.grad = None

@@ -52,10 +52,11 @@ class Trace:
 
 
 class Backup(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers every tensor as it was before the first operator that writes into it, and the random state."""
+    """Remembers every tensor as it was before an operator first writes into it, gradients, and the random state."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.gradients = [(parameter, parameter.grad) for parameter in parameters]
         self.random = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         self.saved: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -75,6 +76,8 @@ class Backup(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for x, copy in reversed(self.saved.values()):
                 x.copy_(copy)
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
         torch.set_rng_state(self.random)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from offline_losses._core.graph import Graph, Graphs, Unsupported
+from offline_losses._core.graph import Graph, Graphs, Unsupported, say
 
 
 class Call:
@@ -119,11 +119,14 @@ class Joint(Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         count, (scale,) = len(ctx.call.starts), upstream
-        gradients, tensors = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors
+        gradients, tensors = saved[:count], saved[count:]
         if torch.is_grad_enabled():
             return ctx.call.placed(ctx.call.again(tensors, upstream))
-        if scale.device.type == "cpu" and scale.item() == 1.0:  # elsewhere a look at it would wait for the device
-            return ctx.call.placed(gradients)
+        if scale.is_cpu:  # elsewhere a look at it would wait for the device
+            with suppress(RuntimeError):  # a batch of gradients cannot be looked at
+                if scale.item() == 1.0:
+                    return ctx.call.placed(gradients)
         return ctx.call.placed([gradient * scale for gradient in gradients])
 
 
@@ -145,9 +148,11 @@ class Separate(Function):
         if torch.is_grad_enabled():
             return call.placed(call.again(tensors, given))
         inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given)]
-        graph = None
-        with suppress(Unsupported):
+        try:
             graph = call.gradients.fit(inputs)
+        except Unsupported as reason:
+            say(str(reason))
+            graph = None
         return call.placed(graph(*inputs) if graph else call.again(tensors, given))
 
 

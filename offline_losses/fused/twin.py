@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
@@ -12,8 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
 
-from offline_losses._core.graph import LARGE, SHAPES, Graphs, Unsupported, double, size_class, stance, switched_off
+from offline_losses._core.graph import LARGE, SHAPES, Graphs, Unsupported, double, say, size_class, stance, switched_off
 from offline_losses.fused.call import Call, Joint, Separate
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,7 +28,6 @@ SMALL = 16384
 _LIGHT = {"return_filter"}  # looks at all steps a dozen times in any case
 
 _UNKNOWN: Any = object()
-_said: set[str] = set()
 
 
 def fuse(function: Function) -> Function:
@@ -56,7 +55,8 @@ def fuse(function: Function) -> Function:
                 return function(*args, **kwargs)
             if len(entries) >= SHAPES:
                 entries.clear()
-            entry = entries[key] = _entry(function, parameters, values, graphs, light)
+            with saved_tensors_hooks(_as_it_is, _as_it_is):  # a checkpoint's hooks shall not see the first look
+                entry = entries[key] = _entry(function, parameters, values, graphs, light)
         return function(*args, **kwargs) if entry is None else entry(values)
 
     twin.graphs = graphs  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def fuse(function: Function) -> Function:
 
 
 class _Light:
-    """Below how many elements of the first argument the function itself is faster than finding its code."""
+    """Below how many elements of the first argument the function itself is faster on the CPU than finding its code."""
 
     def __init__(self, always: float) -> None:
         self.always, self.differentiated = always, 0.0
@@ -74,7 +74,7 @@ class _Light:
         if not (self.always or self.differentiated):
             return False
         values = args + tuple(kwargs.values()) if kwargs else args
-        if not values or not isinstance(values[0], Tensor):
+        if not values or not isinstance(values[0], Tensor) or not values[0].is_cpu:
             return False
         size = values[0].numel()
         return size < self.always or (
@@ -104,7 +104,7 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
         kind = type(value)
         if kind is Tensor or isinstance(value, Tensor):
             whole = value.layout is torch.strided and value.is_contiguous()
-            key += (kind, value.shape, value.dtype, value.device, value.requires_grad, whole)
+            key += (kind, value.shape, value.dtype, value.device, value.requires_grad, whole, value.is_inference())
         else:
             key += (kind, value)
     return tuple(key)
@@ -114,7 +114,7 @@ def _held_back(name: str, graphs: dict[Any, Graphs], new: bool = False) -> bool:
     """Whether the compiler's stance, or for a new kind of call the environment, wants no generated code here."""
     wanted = stance()
     if wanted == "force_eager":
-        _say('torch.compiler.set_stance("force_eager") is in force')
+        say('torch.compiler.set_stance("force_eager") is in force')
     if not new or wanted == "force_eager":
         return wanted == "force_eager"
     if graphs and wanted == "fail_on_recompile":
@@ -142,12 +142,14 @@ def _entry(
         return None
     if any(x.numel() == 0 for x in tensors) or _is_single(tensors):
         return None
+    if call.starts and any(x.is_inference() for x in tensors):  # autograd saves none of these
+        return None
     try:
         if reason := switched_off():
             raise Unsupported(reason)
         return _generated(call, tensors, graphs, light)
     except Unsupported as reason:
-        _say(str(reason))
+        say(str(reason))
         return None
 
 
@@ -164,7 +166,12 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     call.gradients = kernels["gradient"]
     call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
     joint = call.scalar and call.starts and all(_wide(tensors[k]) for k in call.starts)
-    if call.starts and call.operators <= FEW[bool(joint)] and max(x.numel() for x in tensors) < SMALL:
+    if (
+        device.type == "cpu"
+        and call.starts
+        and call.operators <= FEW[bool(joint)]
+        and max(x.numel() for x in tensors) < SMALL
+    ):
         light.differentiated = SMALL
         return None
     examples = [x.contiguous() for x in tensors]
@@ -204,6 +211,10 @@ def _wide(tensor: Tensor) -> bool:
     return tensor.dtype in (torch.float32, torch.float64)
 
 
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _inside_a_transform() -> bool:
     """Whether `torch.func`, forward-mode differentiation or a dispatch mode wants to see the single operators."""
     return (
@@ -211,9 +222,3 @@ def _inside_a_transform() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or forward_ad._current_level >= 0
     )
-
-
-def _say(reason: str) -> None:
-    if reason not in _said:
-        _said.add(reason)
-        warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)

@@ -245,3 +245,15 @@ def test_the_operator_under_vmap() -> None:
     close(torch.vmap(scan, in_dims=(1, 1, None))(b.T, a.T, cut[0]), scan(b, a, cut[:1].expand(3, -1)))
     factors = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
     close(torch.vmap(scan)(b, factors, cut), scan(b, factors.unsqueeze(-1).expand_as(b), cut))
+
+
+def test_the_operator_on_strided_tensors() -> None:
+    """Every second column, a transposed table, one row for all: where a tensor lies does not matter."""
+    b, a, cut = random_problem(40, rows=3)
+    scan = torch.ops.offline_losses.scan
+    expected = scan(b, a, cut)
+    pair = [torch.stack([x, x], -1)[..., 0] for x in (b, a, cut)]
+    close(scan(*pair), expected)
+    close(scan(*(x.T.contiguous().T for x in (b, a, cut))), expected)
+    close(scan(pair[0][0], pair[1][0], pair[2][0]), expected[0])
+    close(scan(b[:1].expand(3, -1), a, cut), scan(b[:1].repeat(3, 1), a, cut))
