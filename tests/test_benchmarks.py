@@ -18,7 +18,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_losses
-from benchmarks import cases, report, returns, summary, updates
+from benchmarks import cases, returns, summary, updates
 from benchmarks.measure import Bench, Measurement, read_csv, write_csv
 from benchmarks.timing import OutOfPatience, agree, first_calls, interleave, peak_bytes
 from benchmarks.variants import MODES, Variant, Workload, run_of
@@ -209,6 +209,8 @@ def test_rows_survive_the_file(rows: list[Measurement], tmp_path: Path) -> None:
 def test_the_page_is_made_of_the_files(rows: list[Measurement], tmp_path: Path) -> None:
     """With a figure, the promises, and the work that we lose."""
     pytest.importorskip("matplotlib")
+    from benchmarks import report
+
     write_csv(rows, tmp_path / "results" / "a-machine.csv")
     text = report.write_report(tmp_path / "results", tmp_path).read_text()
     assert "## A Machine" in text
