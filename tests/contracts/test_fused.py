@@ -111,7 +111,7 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
                 assert torch.equal(one, other)
             elif one.numel():
                 assert one.dtype == other.dtype
-                steps = 16 if case.row.name == "normalize_observation" else 4  # a column of 4096, added one by one
+                steps = 16 if case.row.name in {"normalize_observation", "cql_max_penalty"} else 4  # long plain sums
                 rounding = steps * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
                 assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
     used = Counter(key[0] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
