@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_axis, check_flags, check_values, present
@@ -115,7 +115,7 @@ def _step(a: Tensor, x: Tensor, cut: Tensor) -> Tensor:
     return a * torch.where(cut, 0.0, x)
 
 
-@torch.library.custom_op("offline_losses::scan", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor")
+@library.custom_op("offline_losses::scan", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor")
 def _scan(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
     if b.numel() == 0 or b.device.type == "meta":
         return torch.empty_like(b)
@@ -173,7 +173,7 @@ def _chunks(x: Tensor, filling: float) -> Tensor:
 
 
 # An operator of its own because the loops that Inductor writes for the CPU store bool thirty times slower than float.
-@torch.library.custom_op(
+@library.custom_op(
     "offline_losses::sequence_end", mutates_args=(), schema="(Tensor done, Tensor? terminated) -> Tensor"
 )
 def _ends(done: Tensor, terminated: Tensor | None) -> Tensor:
@@ -213,7 +213,7 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[1:], output)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "offline_losses::scan_forwards", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor"
 )
 def _scan_forwards(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:

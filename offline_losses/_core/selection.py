@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
@@ -47,7 +47,7 @@ def _share(fraction: Knob, total: Tensor) -> Tensor:
     return (fraction * total.double() + 0.5).floor().long()
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "offline_losses::best_episodes",
     mutates_args=(),
     schema="(Tensor reward, Tensor end, Tensor fraction, Tensor discount, str by) -> Tensor",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
 from strategies import Episodes, batches, distinct, episodes, fractions, lengths, masks, reals, tensors
-from torch import Tensor
+from torch import Tensor, library
 
 from offline_losses import (
     discounted_return,
@@ -416,7 +416,7 @@ def test_the_operator_is_registered_soundly() -> None:
     done[:, -1] = True
     share, factor = torch.tensor(0.5).double(), torch.tensor(1.0).double()
     select = torch.ops.offline_losses.best_episodes
-    torch.library.opcheck(select.default, (reward[0], done[0], share, factor, "steps"))
+    library.opcheck(select.default, (reward[0], done[0], share, factor, "steps"))
     mapped = torch.vmap(lambda r, d: select(r, d, share, factor, "episodes"))(reward, done)
     for row in range(2):
         assert mapped[row].equal(return_filter(reward[row], done[row], fraction=0.5))

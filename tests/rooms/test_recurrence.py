@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
 from strategies import batches, masks, reals, tensors
-from torch import Tensor
+from torch import Tensor, library
 
 from offline_losses import discounted_return, linear_recurrence
 from offline_losses._core.graph import compiling
@@ -233,7 +233,7 @@ def test_the_operator_is_registered_soundly(factor: str) -> None:
     b, a, cut = random_problem(20)
     b.requires_grad_()
     a = (a if factor == "each" else torch.tensor(0.9, dtype=torch.float64)).requires_grad_()
-    torch.library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut))
+    library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut))
     assert torch.autograd.gradcheck(torch.ops.offline_losses.scan, (b, a, cut))
 
 
