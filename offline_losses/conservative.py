@@ -73,7 +73,7 @@ def cql_logsumexp_penalty(
         ValueError: shapes that differ, `temperature` not positive, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q, action = torch.tensor([[1.0, 3.0]]), torch.tensor([[1]])
         >>> cql_logsumexp_penalty(q, q.gather(-1, action).squeeze(-1))
@@ -128,7 +128,7 @@ def cql_max_penalty(
         ValueError: shapes that differ, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> cql_max_penalty(torch.tensor([[1.0, 3.0]]), torch.tensor([1.0]))
         tensor(2.)
@@ -186,7 +186,7 @@ def cql_lagrange_losses(
         ValueError: shapes that differ, a knob out of range, another `threshold_on`, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> cql_lagrange_losses(torch.tensor([7.0, 9.0]), torch.tensor(0.0))
         CQLLagrangeLosses(penalty=tensor(3.), dual=tensor(-3.))
@@ -239,7 +239,7 @@ def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
         ValueError: shapes that differ.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> calibrated_value(torch.tensor([[1.0, 3.0]]), torch.tensor([2.0]))
         tensor([[2., 3.]])

@@ -46,7 +46,7 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
         ValueError: shapes that differ, no action axis.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> gaussian_log_prob(torch.zeros(1, 2), torch.zeros(2), torch.ones(1, 2))
         tensor([-2.8379])
@@ -93,7 +93,7 @@ def tanh_gaussian_log_prob(
             range.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tanh_gaussian_log_prob(torch.zeros(1, 1), torch.zeros(1), action=torch.tensor([[0.5]]))
         tensor([-0.7821])

@@ -32,7 +32,7 @@ def ensemble_min(q: Tensor) -> Tensor:
         ValueError: no critic axis, or an empty one.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ensemble_min(torch.tensor([[1.0, 5.0], [2.0, 4.0]]))
         tensor([1., 4.])
@@ -63,7 +63,7 @@ def ensemble_mean(q: Tensor) -> Tensor:
         ValueError: no critic axis, or an empty one.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ensemble_mean(torch.tensor([[1.0, 5.0], [2.0, 4.0]]))
         tensor([1.5000, 4.5000])
@@ -94,7 +94,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
         ValueError: no critic axis, or an empty one; `lambda_` out of range.
         TypeError: not a tensor, integer values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ensemble_mix(torch.tensor([[1.0, 5.0], [2.0, 4.0]]), lambda_=0.75)
         tensor([1.2500, 4.2500])
@@ -134,7 +134,7 @@ def polyak_update_(
         ValueError: another number of tensors, shapes that differ, `polyak` out of range.
         TypeError: not modules or tensors.
 
-    Example:
+    Examples:
         >>> import torch
         >>> slow, fast = [torch.zeros(2)], [torch.ones(2)]
         >>> polyak_update_(slow, fast, polyak=0.25); slow

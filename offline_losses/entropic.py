@@ -55,7 +55,7 @@ def soft_value(
         ValueError: shapes that differ, no candidate axis, `temperature` not positive.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> soft_value(torch.tensor([[0.0, 0.0], [3.0, -torch.inf]]))
         tensor([0.6931, 3.0000])
@@ -96,7 +96,7 @@ def softmax_weights(
         ValueError: shapes that differ, no candidate axis, `temperature` not positive.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> softmax_weights(torch.tensor([1.0, 1.0, -torch.inf]))
         tensor([0.5000, 0.5000, 0.0000])
@@ -129,7 +129,7 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
         ValueError: shapes that differ, no candidate axis, `temperature` not positive.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> softmax_entropy(torch.zeros(1, 4))
         tensor([1.3863])

@@ -56,7 +56,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         ValueError: shapes that differ, `discount` out of range.
         TypeError: not a tensor, integer rewards, a `done` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> episode_return(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([False, True, False]))
         tensor([3., 3., 5.])
@@ -99,7 +99,7 @@ def return_filter(
         ValueError: shapes that differ, `fraction` or `discount` out of range, another `by`.
         TypeError: not a tensor, integer rewards, a `done` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> reward, done = torch.tensor([1.0, 1.0, 5.0]), torch.tensor([False, True, True])
         >>> return_filter(reward, done, fraction=0.5)
@@ -141,7 +141,7 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
         ValueError: shapes that differ, a knob out of range.
         TypeError: not a tensor, integer rewards, a `done` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> reward_scale(torch.tensor([1.0, 2.0, 8.0]), torch.tensor([False, True, True]))
         tensor(200.)
@@ -180,7 +180,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
         ValueError: no observation axis, a mask of another shape.
         TypeError: not a tensor, integer observations, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> observation_statistics(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
         ObservationStatistics(mean=tensor([2., 5.]), std=tensor([1., 0.]))
@@ -223,7 +223,7 @@ def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, eps
         ValueError: `mean` or `std` not of shape `[D]`, `epsilon` not positive.
         TypeError: not a tensor, integer observations.
 
-    Example:
+    Examples:
         >>> import torch
         >>> normalize_observation(torch.tensor([[4.0]]), torch.tensor([2.0]), torch.tensor([0.999]))
         tensor([[2.]])

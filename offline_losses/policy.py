@@ -48,7 +48,7 @@ def nll_loss(
         ValueError: shapes that differ, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> nll_loss(torch.tensor([-1.0, -2.0]), weight=torch.tensor([1.0, 3.0]))
         tensor(3.5000)
@@ -100,7 +100,7 @@ def td3_bc_loss(
         ValueError: shapes that differ, a knob that is not positive, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q, action = torch.tensor([2.0, -2.0]), torch.zeros(2, 3)
         >>> td3_bc_loss(q, action, action + 1, reduction="none")
@@ -157,7 +157,7 @@ def sac_policy_loss(
         ValueError: shapes that differ, `temperature` negative, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> sac_policy_loss(torch.tensor([-1.0]), torch.tensor([3.0]), temperature=0.5)
         tensor(-3.5000)
@@ -205,7 +205,7 @@ def temperature_loss(
         ValueError: shapes that differ, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> temperature_loss(torch.tensor(0.0), torch.tensor([1.0, 3.0]), target_entropy=-1.0)
         tensor(-1.)

@@ -50,7 +50,7 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
         ValueError: shapes that differ, no time axis.
         TypeError: not a tensor, integer values, a cut that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> linear_recurrence(torch.tensor([1.0, 1.0, 1.0]), torch.full((3,), 0.5))
         tensor([1.7500, 1.5000, 1.0000])

@@ -44,7 +44,7 @@ def squared_loss(
         ValueError: shapes that differ, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> squared_loss(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))
         tensor(2.)
@@ -91,7 +91,7 @@ def huber_loss(
         ValueError: shapes that differ, `delta` not positive, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> huber_loss(torch.zeros(2), torch.tensor([1.0, 3.0]), reduction="none")
         tensor([0.5000, 2.5000])
@@ -141,7 +141,7 @@ def expectile_loss(
         ValueError: shapes that differ, `expectile` outside (0, 1), unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> value, q = torch.tensor([0.0, 0.0]), torch.tensor([1.0, -1.0])
         >>> expectile_loss(value, q, expectile=0.75, reduction="none")
@@ -189,7 +189,7 @@ def quantile_loss(
         ValueError: shapes that differ, `quantile` outside (0, 1), unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> quantile_loss(torch.zeros(2), torch.tensor([2.0, -2.0]), quantile=0.75, reduction="none")
         tensor([1.5000, 0.5000])

@@ -50,7 +50,7 @@ def discounted_return(
         ValueError: shapes that differ, `discount` out of range, `next_value` without `terminated` or the reverse.
         TypeError: not a tensor, integer rewards, flags that are not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> discounted_return(torch.ones(4), torch.tensor([False, True, False, True]), discount=0.5)
         tensor([1.5000, 1.0000, 1.5000, 1.0000])
@@ -102,7 +102,7 @@ def n_step_return(
         ValueError: shapes that differ, `discount` out of range, `n` below 1.
         TypeError: not a tensor, integer rewards, flags that are not bool, `n` not an int.
 
-    Example:
+    Examples:
         >>> import torch
         >>> end = torch.tensor([False, False, True])
         >>> n_step_return(torch.ones(3), torch.full((3,), 8.0), end, end, n=2, discount=0.5)
@@ -158,7 +158,7 @@ def lambda_return(
         ValueError: shapes that differ, a knob out of range.
         TypeError: not a tensor, integer rewards, flags that are not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> end = torch.tensor([False, True])
         >>> lambda_return(torch.ones(2), torch.full((2,), 4.0), end, end, discount=0.5, lambda_=0.5)
@@ -212,7 +212,7 @@ def generalized_advantage(
         ValueError: shapes that differ, a knob out of range.
         TypeError: not a tensor, integer rewards, flags that are not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> end = torch.tensor([False, True])
         >>> reward, value, next_value = torch.ones(2), torch.ones(2), torch.full((2,), 4.0)

@@ -36,7 +36,7 @@ def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, di
         ValueError: shapes that differ, `discount` out of range.
         TypeError: not a tensor, integer rewards, a `terminated` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> bellman_target(torch.ones(2), torch.tensor([10.0, torch.nan]), torch.tensor([False, True]), discount=0.5)
         tensor([6., 1.])
@@ -81,7 +81,7 @@ def soft_bellman_target(
         ValueError: shapes that differ, a knob out of range.
         TypeError: not a tensor, integer rewards, a `terminated` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> one, end = torch.ones(1), torch.tensor([False])
         >>> soft_bellman_target(one, 4 * one, -2 * one, end, temperature=0.5, discount=0.5)
@@ -121,7 +121,7 @@ def expected_target(
         ValueError: shapes that differ, `discount` out of range.
         TypeError: not a tensor, integer rewards, a `terminated` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q, p = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.5, 0.5]])
         >>> expected_target(torch.ones(1), q, p, torch.tensor([False]), discount=0.5)
@@ -165,7 +165,7 @@ def double_q_target(
         ValueError: shapes that differ, `discount` out of range.
         TypeError: not a tensor, integer rewards, a `terminated` that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> online, target = torch.tensor([[1.0, 2.0]]), torch.tensor([[8.0, 4.0]])
         >>> double_q_target(torch.ones(1), online, target, torch.tensor([False]), discount=0.5)

@@ -64,7 +64,7 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         ValueError: a tensor argument whose shape, dtype or device is not that of the first call.
         TypeError: an argument that is no tensor, number or word (an array, for instance).
 
-    Example:
+    Examples:
         >>> import torch
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> optimizer = torch.optim.SGD([weight], lr=0.1)
@@ -79,6 +79,8 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         [2.0, 1.28, 0.8192, 0.5243]
     """
     steps: dict[Any, list[_Step]] = {}
+    rest = _Step(update)
+    rest.reason = f"its arguments that are neither tensors nor floats take more than {KINDS} combinations"
 
     @wraps(update)
     def compiled(*args: Any, **kwargs: Any) -> Any:
@@ -91,14 +93,12 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
                 f"compile_update: arguments: expected tensors, numbers, words and containers of them, got a "
                 f"{strange.__name__}. Convert it to a tensor, or let the update read it from outside."
             )
-        known = steps.setdefault((tuple(tensors), tuple(floats), others), [])
-        step = next((step for step in known if step.spec == spec), None)
+        key = tuple(tensors), tuple(floats), others
+        step = next((step for step in steps.get(key, ()) if step.spec == spec), None)
         if step is None:
-            if len(steps) > KINDS:
-                _say(update, f"its arguments other than tensors and floats have taken more than {KINDS} combinations")
-                return update(*args, **kwargs)
-            step = _Step(update, spec, tensors, floats)
-            known.append(step)
+            step = _Step(update, spec, tensors, floats) if len(steps) < KINDS else rest
+            if step is not rest:
+                steps.setdefault(key, []).append(step)
         return step(flat)
 
     return compiled
@@ -127,13 +127,11 @@ class _Step:
             self.code = None
             self.changes += type(place.seen) in NUMBERS
             if self.changes == RECAPTURES:
-                for rate in self.rates:
-                    rate.release()
-                self.reason = (
+                self._give_up(
                     f"{place.label}, which it reads from outside its arguments, changes again and again; "
                     f"pass it as an argument"
                 )
-                return self(flat)
+                return self._eager(flat)
         if self.code is None:
             return self._capture(flat, self.optimizers)
         return self.code([flat[i] for i in self.tensors], [flat[i] for i in self.floats])
@@ -142,6 +140,13 @@ class _Step:
         if reason != self.said:
             self.said = reason
             _say(self.update, reason)
+
+    def _give_up(self, reason: str) -> None:
+        """From now on eagerly, with learning rates that are numbers again."""
+        for rate in self.rates:
+            rate.release()
+        self.reason = reason
+        self._say(reason)
 
     def _eager(self, flat: Sequence[Any]) -> Any:
         args, kwargs = tree_unflatten(flat, self.spec)
@@ -155,16 +160,8 @@ class _Step:
 
     def _first(self, flat: list[Any]) -> Any:
         """Run as it is, to make the optimizers' state and to learn which optimizers there are."""
-        found: dict[int, Optimizer] = {}
-
-        def note(optimizer: Optimizer, *_: Any) -> None:
-            found[id(optimizer)] = optimizer
-
-        hook = register_optimizer_step_pre_hook(note)
-        try:
+        with stepping() as found:
             result = self._eager(flat)
-        finally:
-            hook.remove()
         self.optimizers = list(found.values())
         self.expected = [torch.empty_like(flat[i], device="meta") for i in self.tensors]
         self.devices = [flat[i].device for i in self.tensors]
@@ -191,27 +188,22 @@ class _Step:
         rates = self.rates = as_tensors(optimizers)
         backup = Backup(moved)
         try:
-            with backup, for_tracing(optimizers):
+            with stepping() as found, backup, for_tracing(optimizers):
                 trace = Trace(lambda *inner: self._eager(self._with(flat, inner)), inputs)
         except Exception as error:
             backup.restore()
-            for rate in rates:
-                rate.release()
-            self.reason = f"it cannot be traced ({type(error).__name__}: {first_line(error)})"
-            return self(flat)
+            self._give_up(f"it cannot be traced ({type(error).__name__}: {first_line(error)})")
+            return self._eager(flat)
+        if len(found) > len(optimizers) or not found.keys() <= {id(optimizer) for optimizer in optimizers}:
+            optimizers[:] = found.values()  # another one than before: it was not prepared, the next call is traced anew
+            return trace.result
         if place := next((place for place in before if place.changed), None):
-            for rate in rates:
-                rate.release()
-            self.reason = f"it changes {place.label} itself; count outside of the update"
-            self._say(self.reason)
+            self._give_up(f"it changes {place.label} itself; count outside of the update")
             return trace.result
         try:
             self.code = _Code(trace, inputs, knobs, rates, [*before, *settings(optimizers)])
         except Exception as error:
-            for rate in rates:
-                rate.release()
-            self.reason = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
-            self._say(self.reason)
+            self._give_up(f"the compiler fails with {type(error).__name__}: {first_line(error)}")
         forget_gradients(optimizers, trace.state)
         return trace.result
 

@@ -36,7 +36,7 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         ValueError: a knob that is not positive, or infinite.
         TypeError: not a tensor, integer advantages.
 
-    Example:
+    Examples:
         >>> import torch
         >>> awr_weights(torch.tensor([0.0, 1e30]))
         tensor([  1., 100.])
@@ -77,7 +77,7 @@ def crr_weights(
         ValueError: another mode, a knob that is not positive, or infinite.
         TypeError: not a tensor, integer advantages.
 
-    Example:
+    Examples:
         >>> import torch
         >>> crr_weights(torch.tensor([-1.0, 0.0, 1.0]), mode="binary")
         tensor([0., 0., 1.])
@@ -113,7 +113,7 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
         ValueError: a mask of another shape.
         TypeError: not a tensor, integer weights, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> normalize_weights(torch.tensor([1.0, 3.0]))
         tensor([0.5000, 1.5000])
@@ -145,7 +145,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         ValueError: a mask of another shape.
         TypeError: not a tensor, integer weights, a mask that is not bool.
 
-    Example:
+    Examples:
         >>> import torch
         >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0]))
         tensor(2.)

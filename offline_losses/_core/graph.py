@@ -20,13 +20,11 @@ from torch import Tensor
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
 
-
 LARGE = 32768
 """From this many elements on a graph's loops are divided between threads."""
 
 SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
-
 
 _tracing = RLock()
 said: set[str] = set()
@@ -147,6 +145,8 @@ class Graph:
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors of these sizes meet every assumption that was made while tracing."""
+        from sympy import true
+
         sizes: dict[Any, int] = {}
         for expected, tensor in zip(self._inputs, tensors, strict=True):
             for symbol, size in zip(expected.shape, tensor.shape, strict=True):
@@ -157,7 +157,7 @@ class Graph:
                     return False
                 else:
                     sizes[symbol.node._expr] = size
-        return all(bool(guard.subs(sizes)) for guard in self._guards)
+        return all(guard.subs(sizes) == true for guard in self._guards)
 
     def shrinks(self, tensors: Sequence[Tensor]) -> bool:
         """Whether some axis has one element that had more while tracing: a batch of one, too small for a graph."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 
 class Rate:
@@ -16,14 +17,14 @@ class Rate:
 
     def __init__(self, group: dict[str, Any]) -> None:
         self.group = group
-        self.own = not isinstance(group["lr"], Tensor)
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+            group["lr"].was_a_number = True
         self.tensor: Tensor = group["lr"]
 
     def release(self) -> None:
-        """Back to a number, which every optimizer takes."""
-        if self.own:
+        """Back to a number, if it was one: not every optimizer takes a tensor."""
+        if hasattr(self.group["lr"], "was_a_number"):
             self.group["lr"] = float(self.group["lr"])
 
     def follow(self) -> None:
@@ -40,6 +41,21 @@ def as_tensors(optimizers: list[Optimizer]) -> list[Rate]:
             if isinstance(state.get("step"), Tensor):
                 state["step"] = state["step"].to(parameter.device)
     return [Rate(group) for optimizer in optimizers for group in optimizer.param_groups]
+
+
+@contextmanager
+def stepping() -> Iterator[dict[int, Optimizer]]:
+    """The optimizers that step meanwhile, by identity."""
+    found: dict[int, Optimizer] = {}
+
+    def note(optimizer: Optimizer, *_: Any) -> None:
+        found[id(optimizer)] = optimizer
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 @contextmanager

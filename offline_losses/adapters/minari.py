@@ -60,7 +60,7 @@ def load_minari(
         FileNotFoundError: no such local dataset; the message says how to get it.
         ValueError: the dataset is damaged or not what Minari promises; the message names dataset, episode and field.
 
-    Example:
+    Examples:
         >>> data = load_minari("D4RL/pen/human-v2")  # doctest: +SKIP
         >>> data["next", "done"].sum() == data["episode"].unique().numel()  # doctest: +SKIP
         tensor(True)

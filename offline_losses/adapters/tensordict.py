@@ -45,7 +45,7 @@ def on_tensordict(fn: Callable[..., Any]) -> Callable[..., Any]:
             `data`, or the entry is not a tensor.
         TypeError: an override that `fn` has no argument for, or `data` is not a TensorDict.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from tensordict import TensorDict
         >>> from offline_losses import discounted_return

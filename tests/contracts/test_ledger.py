@@ -15,7 +15,7 @@ PUBLIC = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(
 FUNCTIONS = [name for name in PUBLIC if name not in TOOLS]
 BANNED = {"tau", "alpha", "beta", "gamma", "dones", "lambda", "lr"}
 QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter")
-SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Example:", "Reference:"]
+SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Examples:", "Reference:"]
 
 
 def test_every_public_function_has_a_row_and_an_oracle() -> None:
