@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format bench bench-peers clean
+.PHONY: demo test lint format docs serve bench bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (about six minutes)
@@ -19,6 +19,12 @@ lint: $(VENV)/.lint  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs  ## the site, in site/: every page, snippet and figure made anew, every warning an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+serve: $(VENV)/.docs  ## the site on this machine, made anew when a page or the library changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
+
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -30,7 +36,7 @@ bench-peers: $(PEERS)/.peers  ## the same, with TorchRL, d3rlpy, rlax and JAX be
 	$(PEERS)/bin/python -m benchmarks --sizes full --csv --peers
 
 clean:
-	rm -rf $(VENV) $(PEERS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results
+	rm -rf $(VENV) $(PEERS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,7 +48,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --no-deps icu-sepsis
 	touch $@
 
-$(VENV)/.test: $(VENV)/.demo
+$(VENV)/.docs: $(VENV)/.demo
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.docs
 	$(INSTALL) --editable ".[test]"
 	touch $@
 

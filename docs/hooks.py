@@ -1,0 +1,78 @@
+"""What the site's build fills into the pages, read from the library, so that a new function needs no entry.
+
+`{{ rooms }}` becomes a table of the rooms with all their functions, `{{ functions }}` a list of the functions with what
+each one is, and `{{ room }}`, on the page of a room, its idea, its pictures and its functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import posixpath
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS), str(DOCS / "recipes")]  # for the snippets that the build runs
+
+import pictures  # noqa: E402
+
+Room = tuple[str, str, str]  # title, page, name of the module
+
+GALLERY = """```python exec="on" html="on"
+from pictures import gallery
+
+print(gallery("{room}"))
+```
+"""
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
+    """Fill in the generated parts of a page."""
+    here = posixpath.dirname(page.file.src_uri) or "."
+    if "{{ rooms }}" in markdown:
+        markdown = markdown.replace("{{ rooms }}", _table_of_rooms(_rooms(config["nav"]), here))
+    if "{{ functions }}" in markdown:
+        markdown = markdown.replace("{{ functions }}", _table_of_functions(_rooms(config["nav"]), here))
+    return markdown.replace("{{ room }}", _reference(posixpath.basename(page.file.src_uri).removesuffix(".md")))
+
+
+def _rooms(nav: list[Any]) -> list[Room]:
+    """The reference pages of rooms that have functions, in the order of the navigation."""
+    pages = next(section["Reference"] for section in nav if "Reference" in section)
+    entries = [next(iter(entry.items())) for entry in pages if isinstance(entry, dict)]
+    found = [(title, page, posixpath.basename(page).removesuffix(".md")) for title, page in entries]
+    return [room for room in found if room[2] in pictures.ROOMS]
+
+
+def _table_of_rooms(rooms: list[Room], here: str) -> str:
+    rows = ["| room | idea | functions |", "| --- | --- | --- |"]
+    for title, page, room in rooms:
+        idea = (importlib.import_module(f"offline_losses.{room}").__doc__ or "").partition("\n")[0].rstrip(".")
+        names = ", ".join(_link(name, room, page, here) for name in pictures.functions(room))
+        rows.append(f"| [{title}]({posixpath.relpath(page, here)}) | {idea} | {names} |")
+    return "\n".join(rows)
+
+
+def _table_of_functions(rooms: list[Room], here: str) -> str:
+    rows = {}
+    for _, page, room in rooms:
+        module = importlib.import_module(f"offline_losses.{room}")
+        for name in pictures.functions(room):
+            sentence = (inspect.getdoc(getattr(module, name)) or "").partition("\n")[0]
+            rows[name] = f"| {_link(name, room, page, here)} | {sentence} |"
+    return "\n".join(["| function | what it is |", "| --- | --- |", *(rows[name] for name in sorted(rows))])
+
+
+def _reference(room: str) -> str:
+    """The idea, the pictures, and everything public in the order of the source."""
+    if room not in pictures.ROOMS:
+        return ""
+    module = importlib.import_module(f"offline_losses.{room}")
+    entries = [f"::: {module.__name__}.{name}" for name in pictures.public(room)]
+    return "\n\n".join([inspect.getdoc(module) or "", GALLERY.format(room=room), *entries])
+
+
+def _link(name: str, room: str, page: str, here: str) -> str:
+    return f"[`{name}`]({posixpath.relpath(page, here)}#offline_losses.{room}.{name})"
