@@ -145,13 +145,15 @@ def _run(kernel: Callable[..., list[Tensor]], *tensors: Tensor) -> Sequence[Tens
 
 
 def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
-    """What a chunk makes of the value after it: it adds the first to the second times it, unless the third is True."""
-    b, cut = _chunks(b, 0.0), _chunks(cut, True)
-    a = _chunks(a, 0.0) if a.dim() else a.expand_as(b)
-    x, factor, stopped = torch.zeros_like(b[:, 0]), torch.ones_like(a[:, 0]), torch.zeros_like(cut[:, 0])
+    """What a chunk makes of the value after it: it adds the first to the second times it, unless the third is True.
+
+    The second is one number for all chunks if `a` is one.
+    """
+    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    x, factor, stopped = torch.zeros_like(b[:, 0]), torch.ones_like(factors[0]), torch.zeros_like(cut[:, 0])
     for t in reversed(range(CHUNK)):
-        x = b[:, t] + torch.where(cut[:, t], 0.0, a[:, t] * x)
-        factor = torch.where(cut[:, t], 0.0, a[:, t] * factor)
+        x = b[:, t] + torch.where(cut[:, t], 0.0, factors[t] * x)
+        factor = factors[t] * factor
         stopped = stopped | cut[:, t]
     return [x, factor, stopped]
 
@@ -159,13 +161,16 @@ def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
 def _filled(b: Tensor, a: Tensor, cut: Tensor, following: Tensor) -> list[Tensor]:
     """Every step of a chunk, from the value after it."""
     steps = b.shape[0]
-    b, cut = _chunks(b, 0.0), _chunks(cut, True)
-    a = _chunks(a, 0.0) if a.dim() else a.expand_as(b)
+    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
     x, filled = following, []
     for t in reversed(range(CHUNK)):
-        x = b[:, t] + torch.where(cut[:, t], 0.0, a[:, t] * x)
+        x = b[:, t] + torch.where(cut[:, t], 0.0, factors[t] * x)
         filled.append(x)
     return [torch.stack(filled[::-1], -1).flatten()[:steps]]
+
+
+def _factors(a: Tensor) -> Sequence[Tensor]:
+    return _chunks(a, 0.0).unbind(-1) if a.dim() else [a] * CHUNK
 
 
 def _chunks(x: Tensor, filling: float) -> Tensor:
