@@ -97,10 +97,13 @@ def first_line(error: Exception) -> str:
 class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
-    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes.
+    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes. The last `known`
+    inputs are what the function returns first: the graph reads them there, and returns the rest.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], fixed: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], fixed: bool, known: int
+    ) -> None:
         from torch._dispatch.python import enable_python_dispatcher
         from torch._dynamo.source import ConstantSource
         from torch._functorch.compile_utils import fx_graph_cse
@@ -131,7 +134,8 @@ class Graph:
             traced = make_fx(function, decomposition_table=select_decomp_table())(*self._inputs)
         aliases = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
         for node in [node for node in traced.graph.nodes if node.target in aliases]:
-            node.replace_all_uses_with(node.args[0])  # they hide from the next two that values are the same
+            node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
+        _read(traced.graph, known)
         traced.graph.eliminate_dead_code()
         if self._inputs[0].device.type == "cpu" and any(node.target in _SLOW for node in traced.graph.nodes):
             raise NotWorthIt
@@ -173,6 +177,17 @@ class Graph:
         return result
 
 
+def _read(graph: Any, known: int) -> None:
+    """Take the first results from the last inputs, in place of computing them."""
+    *_, end = graph.nodes
+    results = end.args[0]
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for result, given in zip(results[:known], inputs[len(inputs) - known :], strict=True):
+        if result.op != "placeholder":
+            result.replace_all_uses_with(given, delete_user_cb=lambda user: user is not end)
+    end.args = (results[known:],)
+
+
 class Graphs:
     """The graphs of one function, one for each set of assumptions that the shapes so far have needed.
 
@@ -180,8 +195,8 @@ class Graphs:
     writes better loops. When it changes, the next graph leaves it open.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0) -> None:
+        self._function, self._known = function, known
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
         self._refused: str | None = None
@@ -210,7 +225,7 @@ class Graphs:
         if self._refused is not None:
             raise Unsupported(self._refused)
         try:
-            self._graphs.append(Graph(self._function, tensors, fixed=not self._graphs))
+            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known))
         except NotWorthIt:
             self._eager = True
             return None

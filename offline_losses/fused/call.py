@@ -71,20 +71,26 @@ class Call:
         return [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
 
     def gradient(self, *flat: Tensor) -> Sequence[Tensor]:
-        """Of tensors, knobs and upstream gradients: the gradients of the tensors that have one."""
-        count = len(flat) - sum(self.flows)
-        inner = [x.detach().requires_grad_() if k in self.starts else x for k, x in enumerate(flat[:count])]
-        with torch.enable_grad():
-            ends = [end for end, flows in zip(self.value(*inner), self.flows, strict=True) if flows]
-        return torch.autograd.grad(ends, [inner[k] for k in self.starts], flat[count:])
+        """Of tensors, knobs, upstream gradients and results: the results, and the gradients of the tensors."""
+        count = len(self.tensors) + len(self.knobs)
+        return self._both(flat[:count], flat[count : count + sum(self.flows)])
 
     def joint(self, *flat: Tensor) -> Sequence[Tensor]:
         """Of tensors and knobs: the gradients of a 0-d result, and the result.
 
-        Traced in this order, since Inductor takes a sum into the loop of what precedes it, not the reverse.
+        In this order, and the result computed anew after them, since Inductor takes a sum into the loop of what
+        precedes it, not the reverse.
         """
-        gradients = self.gradient(*flat, torch.ones((), dtype=self.dtypes[0], device=flat[0].device))
+        _, *gradients = self._both(flat, [torch.ones((), dtype=self.dtypes[0], device=flat[0].device)])
         return [*gradients, *self.value(*flat)]
+
+    def _both(self, flat: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of tensors and knobs: the results, and the gradients of the tensors that have one."""
+        inner = [x.detach().requires_grad_() if k in self.starts else x for k, x in enumerate(flat)]
+        with torch.enable_grad():
+            results = self.value(*inner)
+        ends = [end for end, flows in zip(results, self.flows, strict=True) if flows]
+        return [*results, *torch.autograd.grad(ends, [inner[k] for k in self.starts], upstream)]
 
     def again(self, tensors: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
         """The gradients by autograd, themselves differentiable where it records."""
@@ -131,23 +137,24 @@ class Joint(Function):
 
 
 class Separate(Function):
-    """Results of any shape: their gradients are one more graph, which computes what it needs from the inputs."""
+    """Results of any shape: their gradients are one more graph, of the inputs and the results."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, run: Graph, knobs: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         results = tuple(run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs))
         ctx.call, ctx.knobs = call, knobs
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors, *results)
         ctx.mark_non_differentiable(*(x for x, flows in zip(results, call.flows, strict=True) if not flows))
         return results
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        call, tensors = ctx.call, ctx.saved_tensors
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, results = saved[: len(call.tensors)], saved[len(call.tensors) :]
         given = [x for x, flows in zip(upstream, call.flows, strict=True) if flows]
         if torch.is_grad_enabled():
             return call.placed(call.again(tensors, given))
-        inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given)]
+        inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given), *results]
         try:
             graph = call.gradients.fit(inputs)
         except Unsupported as reason:
