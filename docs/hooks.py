@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS), str(DOCS / "recipes")]  # for the snippets that the build runs
+PATHS = [str(DOCS), str(DOCS / "recipes")]  # of what the snippets import
+sys.path[:0] = PATHS
 
 import pictures  # noqa: E402
 
@@ -26,6 +27,12 @@ from pictures import gallery
 print(gallery("{room}"))
 ```
 """
+
+
+def on_config(config: Any, **_: Any) -> Any:
+    """Put the paths back, which are restored once this file is loaded."""
+    sys.path[:0] = [path for path in PATHS if path not in sys.path]
+    return config
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
@@ -66,11 +73,12 @@ def _table_of_functions(rooms: list[Room], here: str) -> str:
 
 
 def _reference(room: str) -> str:
-    """The idea, the pictures, and everything public in the order of the source."""
+    """The idea, the pictures, the functions in the order of the source, and the types that they return."""
     if room not in pictures.ROOMS:
         return ""
     module = importlib.import_module(f"offline_losses.{room}")
-    entries = [f"::: {module.__name__}.{name}" for name in pictures.public(room)]
+    names = dict.fromkeys([*pictures.functions(room), *pictures.public(room)])
+    entries = [f"::: {module.__name__}.{name}" for name in names]
     return "\n\n".join([inspect.getdoc(module) or "", GALLERY.format(room=room), *entries])
 
 

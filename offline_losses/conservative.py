@@ -27,7 +27,7 @@ from offline_losses.entropic import soft_value
 
 
 class CQLLagrangeLosses(NamedTuple):
-    """The critic's term and the multiplier's own; minimise their sum with one optimizer each, or both with one."""
+    """The critic's term and the multiplier's own: minimize each with its own optimizer, or their sum with one."""
 
     penalty: Tensor
     dual: Tensor
@@ -81,7 +81,8 @@ def cql_logsumexp_penalty(
 
     Reference:
         Kumar, Zhou, Tucker and Levine, Conservative Q-Learning for Offline Reinforcement Learning, arXiv:2006.04779,
-        equation 4 and appendix F. Temperature, density and log N are where others differ: see `docs/lineage.md`.
+        equation 4 and appendix F. Temperature, density and log N are where others differ: see
+        [docs/lineage.md](../lineage.md#cql_logsumexp_penalty).
     """
     _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, mask, weight, reduction)
     check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
@@ -134,7 +135,8 @@ def cql_max_penalty(
         tensor(2.)
 
     Reference:
-        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, equation 3 without a regularizer on μ.
+        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, equation 3 without a
+        regularizer on μ.
     """
     _check_penalty("cql_max_penalty", q_candidates, q_data, mask, weight, reduction)
     rows = None if mask is None else mask.unsqueeze(-1)
@@ -192,8 +194,9 @@ def cql_lagrange_losses(
         CQLLagrangeLosses(penalty=tensor(3.), dual=tensor(-3.))
 
     Reference:
-        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779, appendix F (`"gap"`). Summing undetached terms scales the
-        penalty by 1 − α'/2 in one implementation: see `docs/lineage.md`.
+        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, appendix F (`"gap"`). Summing
+        undetached terms scales the penalty by 1 − α'/2 in one implementation: see
+        [docs/lineage.md](../lineage.md#cql_lagrange_losses).
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
     check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)

@@ -53,7 +53,7 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
 
     Reference:
         Williams, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning, Machine
-        Learning 8, 1992, section 6 (Gaussian units).
+        Learning 8, 1992, section 6 (REINFORCE with Gaussian units).
     """
     _check_gaussian("gaussian_log_prob", mean, log_std, action=action)
     return _gaussian(mean, log_std, upcast(action)).to(promoted(mean, log_std, action))
@@ -99,7 +99,8 @@ def tanh_gaussian_log_prob(
         tensor([-0.7821])
 
     Reference:
-        Haarnoja, Zhou, Abbeel and Levine, Soft Actor-Critic, arXiv:1801.01290, appendix C (enforcing action bounds).
+        Haarnoja, Zhou, Abbeel and Levine, Soft Actor-Critic (SAC), arXiv:1801.01290, appendix C (enforcing action
+        bounds).
     """
     if (action is None) == (pre_tanh is None):
         raise ValueError(

@@ -1,6 +1,7 @@
 r"""Reductions over critics, and the slow copy that they are bootstrapped from.
 
-An ensemble is an axis, the first one: `[E, *batch]`.
+A maximum over actions seeks out the errors of a critic; the smallest of several does not follow the errors of one, and
+a slow copy keeps the target still while the critic moves. An ensemble is an axis, the first one: `[E, *batch]`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from offline_losses._core.reduce import upcast
 
 
 def ensemble_min(q: Tensor) -> Tensor:
-    r"""Smallest of the critics: a pessimistic value (clipped double Q-learning for two).
+    r"""Smallest of the critics: a pessimistic value (clipped double Q-learning for two, SAC-N for N).
 
     $$\min_{e} Q_e(s, a)$$
 
@@ -38,8 +39,8 @@ def ensemble_min(q: Tensor) -> Tensor:
         tensor([1., 4.])
 
     Reference:
-        Fujimoto, van Hoof and Meger, Addressing Function Approximation Error in Actor-Critic Methods,
-        arXiv:1802.09477, equation 10.
+        Fujimoto, van Hoof and Meger, Addressing Function Approximation Error in Actor-Critic Methods (TD3),
+        arXiv:1802.09477, equation 10. SAC, CQL and IQL take it over.
     """
     _check_critics("ensemble_min", q)
     return q.amin(0)
@@ -69,7 +70,8 @@ def ensemble_mean(q: Tensor) -> Tensor:
         tensor([1.5000, 4.5000])
 
     Reference:
-        Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning, arXiv:2101.05982, algorithm 1 (policy step).
+        Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning (REDQ), arXiv:2101.05982, algorithm 1 (policy
+        step).
     """
     _check_critics("ensemble_mean", q)
     return upcast(q).mean(0).to(q.dtype)
@@ -100,7 +102,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
         tensor([1.2500, 4.2500])
 
     Reference:
-        Fujimoto, Meger and Precup, Off-Policy Deep Reinforcement Learning without Exploration, arXiv:1812.02900,
+        Fujimoto, Meger and Precup, Off-Policy Deep Reinforcement Learning without Exploration (BCQ), arXiv:1812.02900,
         equation 13.
     """
     _check_critics("ensemble_mix", q)
@@ -141,7 +143,8 @@ def polyak_update_(
         [tensor([0.2500, 0.2500])]
 
     Reference:
-        Lillicrap et al., Continuous Control with Deep Reinforcement Learning, arXiv:1509.02971, algorithm 1.
+        Lillicrap et al., Continuous Control with Deep Reinforcement Learning (DDPG), arXiv:1509.02971, algorithm 1
+        (soft update of the target network).
     """
     check_knob("polyak_update_", "polyak", polyak, 0.0, 1.0, "[]")
     targets, onlines = _tensors("target", target), _tensors("online", online)

@@ -30,13 +30,14 @@ from offline_losses._core.reduce import promoted, upcast
 def soft_value(
     q: Tensor, *, log_density: Tensor | None = None, temperature: Knob = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    r"""Soft maximum over candidates: at least the maximum for a sum, at most the maximum for a mean over samples.
+    r"""Soft maximum (log-sum-exp) of Q over actions, which becomes the maximum as the temperature falls to zero.
 
     $$V = T \log \sum_a e^{Q_a / T} \qquad\text{or, for } a_i \sim \mu, \qquad
     V = T \log \frac1N \sum_{i=1}^N \frac{e^{Q_i / T}}{\mu(a_i)} \approx T \log \int e^{Q(a)/T}\,da$$
 
-    Without `log_density` the candidates are all actions and the sum is exact. With it they are samples, the second
-    form holds, and the value does not depend on their number $N$. The density stays outside the temperature.
+    Without `log_density` the candidates are all actions, the sum is exact, and at least the maximum. With it they are
+    samples, the second form holds, and the value, on either side of the maximum, does not depend on their number $N$.
+    The density stays outside the temperature.
 
     Args:
         q: `[*batch, N]`, values of the candidates, in units of return.
@@ -61,8 +62,9 @@ def soft_value(
         tensor([0.6931, 3.0000])
 
     Reference:
-        Haarnoja, Tang, Abbeel and Levine, Reinforcement Learning with Deep Energy-Based Policies, arXiv:1702.08165,
-        equations 5 and 10. Seven public implementations divide the density by the temperature: see `docs/lineage.md`.
+        Haarnoja, Tang, Abbeel and Levine, Reinforcement Learning with Deep Energy-Based Policies (soft Q-learning),
+        arXiv:1702.08165, equations 5 and 10. Seven public implementations divide the density by the temperature: see
+        [docs/lineage.md](../lineage.md#soft_value).
     """
     logits, top, _, row = _logits("soft_value", q, log_density, temperature, mask)
     log_sum = logits.exp().sum(-1).log() + top.squeeze(-1)
@@ -102,7 +104,8 @@ def softmax_weights(
         tensor([0.5000, 0.5000, 0.0000])
 
     Reference:
-        Haarnoja, Tang, Abbeel and Levine, arXiv:1702.08165, equation 6 (the energy-based policy).
+        Haarnoja, Tang, Abbeel and Levine, arXiv:1702.08165, equation 6 (the energy-based policy of soft
+        Q-learning, a Boltzmann distribution).
     """
     logits, _, exists, _ = _logits("softmax_weights", q, log_density, temperature, mask)
     weights = torch.where(exists, logits.softmax(-1), 0.0).detach()

@@ -62,8 +62,8 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         tensor([3., 3., 5.])
 
     Reference:
-        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, section 2 (the return of a
-        trajectory).
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression (AWR), arXiv:1910.00177, section 2 (the return of
+        a trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
     score, first_step = episode_score(reward, episode_start(sequence_end(done)), discount)
@@ -73,7 +73,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
 def return_filter(
     reward: Tensor, done: Tensor, *, fraction: Knob, discount: Knob = 1.0, by: str = "episodes"
 ) -> Tensor:
-    r"""Select the steps of the best episodes: what filtered behavior cloning imitates.
+    r"""Select the steps of the best episodes: what filtered behavior cloning (%BC, for instance 10% BC) imitates.
 
     $$\text{kept}_t = \mathbb 1\left[ \text{rank of } R_{\text{episode}(t)} \le k \right], \qquad
     k = \max\left(1, \lfloor f n + \tfrac12 \rfloor\right) \text{ of } n \text{ episodes}$$
@@ -107,7 +107,7 @@ def return_filter(
 
     Reference:
         Chen et al., Decision Transformer, arXiv:2106.01345, section 5.1 (percentile behavior cloning, by steps).
-        Others count episodes, and split them by other rules: see `docs/lineage.md`.
+        Others count episodes, and split them by other rules: see [docs/lineage.md](../lineage.md#return_filter).
     """
     check_sequence("return_filter", discount, {"reward": reward}, done=done)
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
@@ -147,8 +147,8 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
         tensor(200.)
 
     Reference:
-        Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning, arXiv:2110.06169, appendix
-        B (rewards divided by the range of returns and multiplied by 1000).
+        Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning (IQL), arXiv:2110.06169,
+        appendix B (rewards divided by the range of returns and multiplied by 1000).
     """
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
     check_axis("reward_scale", "reward", reward.flatten(), "step")
@@ -186,7 +186,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
         ObservationStatistics(mean=tensor([2., 5.]), std=tensor([1., 0.]))
 
     Reference:
-        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equation 4.
+        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning (TD3+BC), arXiv:2106.06860, equation 4.
     """
     check_float("observation_statistics", observation=observation)
     check_axis("observation_statistics", "observation", observation, "dimension")
@@ -229,7 +229,7 @@ def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, eps
         tensor([[2.]])
 
     Reference:
-        Fujimoto and Gu, arXiv:2106.06860, equation 4 (ε = 10⁻³ outside the deviation).
+        Fujimoto and Gu, arXiv:2106.06860 (TD3+BC), equation 4 (ε = 10⁻³ outside the deviation).
     """
     check_float("normalize_observation", observation=observation, mean=mean, std=std)
     check_axis("normalize_observation", "observation", observation, "dimension")

@@ -29,8 +29,8 @@ def nll_loss(
 
     $$-\,w(s, a) \log \pi(a \mid s)$$
 
-    No weight is behavior cloning; `return_filter` as `mask` is filtered cloning; `awr_weights` as `weight` is AWR,
-    AWAC and the policy of IQL; `crr_weights` is CRR.
+    No weight is behavior cloning (BC); `return_filter` as `mask` is filtered cloning (%BC); `awr_weights` as `weight`
+    is AWR, AWAC and the policy of IQL; `crr_weights` is CRR.
 
     Args:
         log_prob: `[*batch]`, $\log \pi(a \mid s)$ of the data's actions, natural logarithm.
@@ -54,8 +54,8 @@ def nll_loss(
         tensor(3.5000)
 
     Reference:
-        Peng, Kumar, Zhang and Levine, arXiv:1910.00177, algorithm 1; Kostrikov, Nair and Levine, arXiv:2110.06169,
-        equation 7.
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, algorithm 1; Kostrikov, Nair and
+        Levine, implicit Q-learning, arXiv:2110.06169, equation 7.
     """
     check_float("nll_loss", log_prob=log_prob)
     check_tail("nll_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
@@ -107,8 +107,8 @@ def td3_bc_loss(
         tensor([-1.5000,  3.5000])
 
     Reference:
-        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning, arXiv:2106.06860, equations 3 and 5.
-        Mean over action dimensions, as there; a later variant sums: see `docs/lineage.md`.
+        Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning (TD3+BC), arXiv:2106.06860, equations 3
+        and 5. Mean over action dimensions, as there; ReBRAC sums: see [docs/lineage.md](../lineage.md#td3_bc_loss).
     """
     check_values("td3_bc_loss", policy_action=policy_action, data_action=data_action)
     check_axis("td3_bc_loss", "policy_action", policy_action, "dimension")
@@ -163,7 +163,7 @@ def sac_policy_loss(
         tensor(-3.5000)
 
     Reference:
-        Haarnoja et al., arXiv:1812.05905, equation 7.
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equation 7.
     """
     check_values("sac_policy_loss", log_prob=log_prob, q=q)
     check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
@@ -211,7 +211,8 @@ def temperature_loss(
         tensor(-1.)
 
     Reference:
-        Haarnoja et al., arXiv:1812.05905, equation 18. Some use log T as the factor: see `docs/lineage.md`.
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equation 18. Some use
+        log T as the factor: see [docs/lineage.md](../lineage.md#temperature_loss).
     """
     check_float("temperature_loss", log_temperature=log_temperature, log_prob=log_prob)
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)

@@ -1,8 +1,9 @@
 r"""The linear recurrence backwards in time, under every return: the library's only scan.
 
-$x_t = b_t + a_t x_{t+1}$ is solved by halving: two neighbouring steps are one step of half as long a sequence,
-$x_t = (b_t + a_t b_{t+1}) + a_t a_{t+1} x_{t+2}$. Solving the even steps that way and putting them into the odd ones
-takes $2T$ multiplications in $\log_2 T$ levels, with the rounding error of a tree sum.
+Every return is $x_t = b_t + a_t x_{t+1}$: with rewards for $b$ and the discount for $a$ the discounted return, with TD
+errors and $\gamma\lambda$ the generalized advantage. It is solved by halving: two neighboring steps are one step of
+half as long a sequence, $x_t = (b_t + a_t b_{t+1}) + a_t a_{t+1} x_{t+2}$. Solving the even steps that way and putting
+them into the odd ones takes $2T$ multiplications in $\log_2 T$ levels, with the rounding error of a tree sum.
 
 Compiled code does the same with chunks of sixteen steps in place of two: one kernel tells what each chunk makes of the
 value after it, the recurrence over the chunks is solved likewise, and a second kernel fills them. Two kernels serve

@@ -51,7 +51,7 @@ def squared_loss(
 
     Reference:
         Ernst, Geurts and Wehenkel, Tree-Based Batch Mode Reinforcement Learning, JMLR 6, 2005, section 3 (fitted Q
-        iteration: least squares on a fixed target).
+        iteration, FQI: least squares on a fixed target, as in the critics of SAC, TD3+BC, CQL and IQL).
     """
     check_prediction("squared_loss", prediction=prediction, target=target)
     check_tail("squared_loss", prediction.shape, target.shape, mask, weight, reduction)
@@ -72,6 +72,8 @@ def huber_loss(
 
     $$\ell_\delta(u) = \begin{cases} \tfrac12 u^2 & |u| \le \delta \\ \delta\,(|u| - \tfrac12\delta) & |u| > \delta
     \end{cases}, \qquad u = \text{target} - \text{prediction}$$
+
+    With `delta=1` it is the smooth L1 loss, whose gradient is the clipped error of DQN.
 
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
@@ -120,7 +122,7 @@ def expectile_loss(
 
     $$L_e(u) = \left| e - \mathbb 1[u < 0] \right| u^2, \qquad u = \text{target} - \text{prediction}$$
 
-    In implicit Q-learning the prediction is $V(s)$ and the target $Q(s, a)$: an expectile above ½ is always the
+    In implicit Q-learning (IQL) the prediction is $V(s)$ and the target $Q(s, a)$: an expectile above ½ is always the
     optimistic side. One half gives half the squared loss; towards one, $V$ rises to the best action of the data.
 
     Args:
@@ -149,7 +151,8 @@ def expectile_loss(
 
     Reference:
         Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning, arXiv:2110.06169,
-        equation 5. Others take the difference, or the arguments the other way round: see `docs/lineage.md`.
+        equation 5. Others take the difference, or the arguments the other way round: see
+        [docs/lineage.md](../lineage.md#expectile_loss).
     """
     check_prediction("expectile_loss", prediction=prediction, target=target)
     check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction)
@@ -167,7 +170,7 @@ def quantile_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Asymmetric absolute residual (pinball); `quantile` above ½ pulls the prediction above the median target.
+    r"""Asymmetric absolute residual (pinball loss); `quantile` above ½ pulls the prediction above the median target.
 
     $$\rho_q(u) = \left| q - \mathbb 1[u < 0] \right| |u|, \qquad u = \text{target} - \text{prediction}$$
 
@@ -195,7 +198,8 @@ def quantile_loss(
         tensor([1.5000, 0.5000])
 
     Reference:
-        Koenker and Bassett, Regression Quantiles, Econometrica 46(1), 1978.
+        Koenker and Bassett, Regression Quantiles, Econometrica 46(1), 1978; of distributional critics (QR-DQN, with a
+        Huber loss in place of the lines): Dabney et al., arXiv:1710.10044.
     """
     check_prediction("quantile_loss", prediction=prediction, target=target)
     check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction)

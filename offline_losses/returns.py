@@ -25,13 +25,13 @@ def discounted_return(
     next_value: Tensor | None = None,
     terminated: Tensor | None = None,
 ) -> Tensor:
-    r"""Discounted sum of the rewards from each step to the end of its episode (the reward-to-go).
+    r"""Discounted sum of the rewards from each step to the end of its episode (Monte Carlo return).
 
     $$G_t = r_t + \gamma G_{t+1}, \qquad G_t = r_t + \gamma V'_t \text{ at a cut}, \qquad
     V'_t = 0 \text{ where terminated}$$
 
-    Without `next_value` nothing is added at a cut. With it, steps that are cut but not terminated (truncated ones, and
-    the last step of the axis) add the value of the state that follows.
+    Also called reward-to-go and return-to-go. Without `next_value` nothing is added at a cut. With it, steps that are
+    cut but not terminated (truncated ones, and the last step of the axis) add the value of the state that follows.
 
     Args:
         reward: `[*batch, T]`.
@@ -109,7 +109,7 @@ def n_step_return(
         tensor([3.5000, 1.5000, 1.0000])
 
     Reference:
-        Sutton and Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, equation 7.1.
+        Sutton and Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, equation 7.1 (n-step TD).
     """
     check_sequence(
         "n_step_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
@@ -166,7 +166,7 @@ def lambda_return(
 
     Reference:
         Sutton and Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, equation 12.2 in the recursive
-        form of equation 12.18.
+        form of equation 12.18 (TD(λ)); advantage-weighted regression (AWR) fits its values to it.
     """
     check_sequence(
         "lambda_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
@@ -221,7 +221,7 @@ def generalized_advantage(
 
     Reference:
         Schulman, Moritz, Levine, Jordan and Abbeel, High-Dimensional Continuous Control Using Generalized Advantage
-        Estimation, arXiv:1506.02438, equation 16.
+        Estimation (GAE), arXiv:1506.02438, equation 16.
     """
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)

@@ -42,8 +42,8 @@ def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, di
         tensor([6., 1.])
 
     Reference:
-        Bellman, Dynamic Programming, 1957; Sutton and Barto, Reinforcement Learning, 2nd edition, 2018, equation 6.2.
-        Some implementations cut at truncations too: see `docs/lineage.md`.
+        Bellman, Dynamic Programming, 1957; Sutton and Barto, Reinforcement Learning, 2nd edition, 2018, equation 6.2
+        (TD(0)). Some implementations cut at truncations too: see [docs/lineage.md](../lineage.md#bellman_target).
     """
     check_values("bellman_target", reward=reward, next_value=next_value)
     _check_step("bellman_target", reward, terminated, discount)
@@ -88,7 +88,7 @@ def soft_bellman_target(
         tensor([3.5000])
 
     Reference:
-        Haarnoja et al., Soft Actor-Critic Algorithms and Applications, arXiv:1812.05905, equations 2 and 3.
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equations 2 and 3.
     """
     check_values("soft_bellman_target", reward=reward, next_value=next_value, next_log_prob=next_log_prob)
     _check_step("soft_bellman_target", reward, terminated, discount)
@@ -172,7 +172,8 @@ def double_q_target(
         tensor([3.])
 
     Reference:
-        van Hasselt, Guez and Silver, Deep Reinforcement Learning with Double Q-learning, arXiv:1509.06461, equation 4.
+        van Hasselt, Guez and Silver, Deep Reinforcement Learning with Double Q-learning (double DQN), arXiv:1509.06461,
+        equation 4.
     """
     check_values("double_q_target", next_q_online=next_q_online, next_q_target=next_q_target)
     _check_actions("double_q_target", reward, next_q_online=next_q_online)

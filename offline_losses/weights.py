@@ -42,8 +42,10 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         tensor([  1., 100.])
 
     Reference:
-        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression, arXiv:1910.00177, algorithm 1; Kostrikov, Nair and
-        Levine, arXiv:2110.06169, equation 7, writes the inverse temperature β: see `docs/lineage.md`.
+        Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression (AWR), arXiv:1910.00177, algorithm 1; Nair et al.,
+        advantage-weighted actor-critic (AWAC), arXiv:2006.09359; Kostrikov, Nair and Levine, implicit Q-learning (IQL),
+        arXiv:2110.06169, equation 7, writes the inverse temperature β: see
+        [docs/lineage.md](../lineage.md#awr_weights).
     """
     check_float("awr_weights", advantage=advantage)
     check_knob("awr_weights", "temperature", temperature, 0.0)
@@ -54,7 +56,7 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
 def crr_weights(
     advantage: Tensor, *, mode: str = "exponential", temperature: Knob = 1.0, max_weight: Knob = 20.0
 ) -> Tensor:
-    r"""Weights of critic-regularized regression: a threshold at zero advantage, or a bounded exponential.
+    r"""Weights of critic-regularized regression (CRR): a threshold at zero advantage, or a bounded exponential.
 
     $$w = \mathbb 1[A > 0] \quad\text{(binary)}, \qquad w = \min\left( e^{A/T}, w_{\max} \right)
     \quad\text{(exponential)}$$
@@ -127,7 +129,7 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
 
 def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    r"""Number of equally weighted samples that carry as much information: N for equal weights, 1 if one dominates.
+    r"""Number of equally weighted samples that tell as much (ESS): N for equal weights, 1 if one dominates.
 
     $$n_{\text{eff}} = \frac{\left( \sum_i w_i \right)^2}{\sum_i w_i^2}$$
 

@@ -1,13 +1,14 @@
 """The figures of the site: one style, drawn with the library itself while the site is built.
 
-`new` makes axes and `print(show(figure, caption))` puts them into the page as inline SVG, whose lines and letters take the color of the page's
-text: they are legible on light and on dark. Beside this file stands one module for each room, in which the function
-that draws `offline_losses.x` is called `x`; `gallery` puts all of a room's side by side.
+`new` makes axes and `print(show(figure, caption))` puts them into the page as inline SVG, whose lines and letters take
+the color of the page's text: they are legible on light and on dark. Beside this file stands one module for each room,
+in which the function that draws `offline_losses.x` is called `x`; `gallery` puts all of a room's side by side.
 """
 
 from __future__ import annotations
 
-import importlib
+import html
+import importlib.util
 import io
 import re
 from typing import Any
@@ -39,7 +40,10 @@ STYLE = {
     "figure.dpi": 72,
     "font.size": 8,
     "legend.frameon": False,
-    "legend.handlelength": 1.4,
+    "legend.borderpad": 0.1,
+    "legend.columnspacing": 1,
+    "legend.handlelength": 1.2,
+    "legend.handletextpad": 0.5,
     "legend.labelcolor": INK,
     "lines.linewidth": 1.6,
     "savefig.transparent": True,
@@ -50,22 +54,23 @@ STYLE = {
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
 }
+plt.rcParams.update(STYLE)  # what a page adds to its axes is in the style too
+
 PANEL = 2.3, 1.7
 """Inches of a small panel."""
 
 
 def new(columns: int = 1, rows: int = 1, *, width: float = PANEL[0], height: float = PANEL[1], **options: Any) -> Any:
     """A figure in the style and its axes: one, or an array of them. Each panel is `width` by `height` inches."""
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
-        return figure, figure.subplots(rows, columns, **options)
+    figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def show(figure: Figure, caption: str, name: str = "") -> str:
-    """The figure for `print`: inline SVG in a `<figure>`. The caption also tells what is seen to those who cannot see it;
-    `name` links it to the function of that name."""
+    """The figure for `print`: inline SVG in a `<figure>`. The caption also tells what is seen to those who cannot see
+    it; `name` links it to the function of that name."""
     code = io.StringIO()
-    with plt.rc_context(STYLE | {"svg.hashsalt": caption}):
+    with plt.rc_context({"svg.hashsalt": caption}):
         figure.savefig(code, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     plt.close(figure)
     svg = code.getvalue()[code.getvalue().index("<svg") :].replace(INK, "currentColor")
@@ -73,19 +78,20 @@ def show(figure: Figure, caption: str, name: str = "") -> str:
     # identifiers are unique within a figure only, and a page has several
     prefix = re.sub(r"\W+", "-", name or caption)[:40] + "-"
     svg = re.sub(r'(\bid="|"#|url\(#)', lambda match: match[0] + prefix, svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{re.sub(r"<[^>]*>", "", caption)}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(re.sub(r"<[^>]*>", "", caption))}" ', 1)
     label = f'<a href="#offline_losses.{_room(name)}.{name}"><code>{name}</code></a><br>' if name else ""
     return f'<figure class="picture">{svg}<figcaption>{label}{caption}</figcaption></figure>'
 
 
 def gallery(room: str) -> str:
-    """One small picture for each function of a room, in the order of its page."""
+    """One small picture for each function of a room, in the order of its page; none if the room has no module here."""
+    if importlib.util.find_spec(f"pictures.{room}") is None:
+        return ""
     pictures = importlib.import_module(f"pictures.{room}")
     shown = []
     for name in functions(room):
         figure, axes = new()
-        with plt.rc_context(STYLE):
-            shown.append(show(figure, getattr(pictures, name)(axes), name))
+        shown.append(show(figure, getattr(pictures, name)(axes), name))
     return f'<div class="gallery">{"".join(shown)}</div>'
 
 
