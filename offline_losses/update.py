@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from offline_losses._core.graph import first_line, switched_off
-from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters
+from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
 from offline_losses._core.replay import Replay
 from offline_losses._core.trace import Backup, Trace
 from offline_losses._core.watch import NUMBERS, Place, outside, settings
@@ -79,8 +78,6 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         [2.0, 1.28, 0.8192, 0.5243]
     """
     steps: dict[Any, list[_Step]] = {}
-    rest = _Step(update)
-    rest.reason = f"its arguments that are neither tensors nor floats take more than {KINDS} combinations"
 
     @wraps(update)
     def compiled(*args: Any, **kwargs: Any) -> Any:
@@ -96,9 +93,11 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         key = tuple(tensors), tuple(floats), others
         step = next((step for step in steps.get(key, ()) if step.spec == spec), None)
         if step is None:
-            step = _Step(update, spec, tensors, floats) if len(steps) < KINDS else rest
-            if step is not rest:
+            step = _Step(update, spec, tensors, floats)
+            if len(steps) < KINDS:
                 steps.setdefault(key, []).append(step)
+            else:
+                step.reason = f"its arguments that are neither tensors nor floats take more than {KINDS} combinations"
         return step(flat)
 
     return compiled
