@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from offline_losses import compile_update, expectile_loss, fused, polyak_update_, squared_loss
 from offline_losses._core.graph import switched_off
+from offline_losses.update import KINDS
 
 pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
 
@@ -221,6 +222,45 @@ def test_other_arguments_choose_between_updates() -> None:
     for i in range(10):
         expected, actual = (f(batch(i)["x"], both=i % 2 == 0) for f in (slow, step))
         torch.testing.assert_close(actual, expected.detach(), rtol=1e-4, atol=1e-6)
+    assert_equal(eager, learner)
+
+
+def test_too_many_combinations_run_eagerly() -> None:
+    """Each of the first ones may be compiled; a word that is always another one is not, and loses no update."""
+    eager, learner = Learner(), Learner()
+    step = compile_update(lambda batch, *, word: learner.update(batch))
+    for i in range(KINDS):
+        step(batch(i), word=str(i))
+    with pytest.warns(UserWarning, match=f"take more than {KINDS} combinations"):
+        metrics = step(batch(KINDS), word="one more")
+    for i in range(KINDS + 1):
+        eager.update(batch(i))
+    assert not metrics["critic"].requires_grad
+    assert_equal(eager, learner)
+
+
+@pytest.mark.usefixtures("silent")
+def test_an_optimizer_may_step_later_than_the_others() -> None:
+    """The first call does not meet it; the update is traced once it has come, and no step is lost."""
+    eager, learner = Learner(), Learner()
+
+    def made(one: Learner) -> Callable[[Tensor], Tensor]:
+        runs: list[int] = []
+
+        def update(x: Tensor) -> Tensor:
+            runs.append(1)
+            loss = (one.critic(x) + one.value(x)).square().mean()
+            loss.backward()
+            for optimizer in (one.critic_optimizer, one.value_optimizer)[: len(runs)]:
+                optimizer.step()
+                optimizer.zero_grad()
+            return loss
+
+        return update
+
+    slow, step = made(eager), compile_update(made(learner))
+    for i in range(6):
+        torch.testing.assert_close(step(batch(i)["x"]), slow(batch(i)["x"]).detach(), rtol=1e-4, atol=1e-6)
     assert_equal(eager, learner)
 
 
