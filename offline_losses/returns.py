@@ -193,6 +193,8 @@ def generalized_advantage(
     $$A_t = \delta_t + \gamma \lambda A_{t+1}, \qquad A_t = \delta_t \text{ at a cut}, \qquad
     \delta_t = r_t + \gamma V'_t - V_t, \qquad V'_t = 0 \text{ where terminated}$$
 
+    It is that difference exactly where `next_value[t]` equals `value[t + 1]` inside of an episode.
+
     Args:
         reward: `[*batch, T]`.
         value: `[*batch, T]`, value of each step's own state.
