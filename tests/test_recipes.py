@@ -75,6 +75,15 @@ def test_recipe_learns_and_writes_what_it_measured(
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".pt", ".pkl")]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "better"),
+    [("cql", CARTPOLE, "discrete_cql.py"), ("sac", CARTPOLE, "discrete_cql.py"), ("discrete_cql", PENDULUM, "cql.py")],
+)
+def test_the_other_kind_of_actions_is_refused(recipe: str, dataset: str, better: str) -> None:
+    with pytest.raises(SystemExit, match=f"{dataset} has .* actions: take {better}"):
+        importlib.import_module(recipe).main(["--dataset", dataset, *SHORT])
+
+
 def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     import bc
 

@@ -8,7 +8,6 @@ does not hold; the price is noisy returns, and improvement by one step only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 
 import torch
 from common import Report, Result, arguments, minimize, train
@@ -48,8 +47,9 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
             reward, done, discount=options.discount, next_value=next_value, terminated=terminated
         )
 
-    write_returns()
-    updates = count(1)
+    def prepare(step: int) -> None:
+        if step % REFRESH == 1:
+            write_returns()
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action = batch["observation"], batch["action"]
@@ -63,11 +63,9 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
 
         minimize(optimizer, value_loss + policy_loss)  # no parameter is in both terms: one step for the two
-        if next(updates) % REFRESH == 0:
-            write_returns()
         return {"value_loss": value_loss, "policy_loss": policy_loss, "weight": weight.mean()}
 
-    return train("awr", task, options, update, policy=policy, report=report)
+    return train("awr", task, options, update, policy=policy, prepare=prepare, report=report)
 
 
 if __name__ == "__main__":

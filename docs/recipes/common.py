@@ -70,6 +70,7 @@ def train(
     policy: Policy,
     critics: Critics | None = None,
     follow: Follow | None = None,
+    prepare: Callable[[int], None] | None = None,
     report: Report | None = None,
 ) -> Result:
     """Runs `update` on random batches; returns, shows and (with --out) saves what was measured.
@@ -79,6 +80,7 @@ def train(
         critics: Q `[E, *batch]` of observations and actions, if the algorithm has any.
         follow: the policy that Q values, if it is not the deployed one: its actions, and what Q counts for taking
             them on top of the reward.
+        prepare: called before every update with its number, for what is no part of a compiled one.
         report: called after every update; a progress bar if there is none.
     """
     data, generator = task.data, torch.Generator(options.device).manual_seed(options.seed)
@@ -91,6 +93,8 @@ def train(
     with nullcontext(report) if report else _bar(name, options.steps) as shown:
         for step in range(1, options.steps + 1):
             started, row = time.perf_counter(), {}
+            if prepare:
+                prepare(step)
             rows = torch.randint(len(data), (options.batch_size,), generator=generator, device=options.device)
             recent.append({key: loss.detach() for key, loss in update(data[rows]).items()})
             seconds += time.perf_counter() - started

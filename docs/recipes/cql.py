@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser.add_argument("--proposals", type=int, default=4, help="actions drawn from each of the three proposals")
     parser.add_argument("--polyak", type=float, default=0.005)
     options = parser.parse_args(argv)
-    task = load_task(options)
+    task = load_task(options, discrete_only=False)
 
     critics = twin_critics(task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)

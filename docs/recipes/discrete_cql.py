@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
     parser.add_argument("--polyak", type=float, default=0.005)
     options = parser.parse_args(argv)
-    task = load_task(options)
+    task = load_task(options, discrete_only=True)
 
     network = mlp(task.observation_size, task.action_size, options.hidden).to(options.device)
     slow_network = deepcopy(network).requires_grad_(False)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser = arguments(__doc__)
     parser.add_argument("--polyak", type=float, default=0.005)
     options = parser.parse_args(argv)
-    task = load_task(options)
+    task = load_task(options, discrete_only=False)
 
     critics = twin_critics(task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)

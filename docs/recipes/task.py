@@ -73,7 +73,8 @@ class Task:
         return lambda observation: self.to_environment(policy.act(self.observe(observation)))
 
 
-def load_task(options: argparse.Namespace) -> Task:
+def load_task(options: argparse.Namespace, discrete_only: bool | None = None) -> Task:
+    """The dataset of the options; with `discrete_only` given, refused unless its actions are of that kind."""
     torch.manual_seed(options.seed)
     data, space = load(options.dataset), open_dataset(options.dataset).action_space
     for step in (data, data["next"]):
@@ -81,6 +82,12 @@ def load_task(options: argparse.Namespace) -> Task:
             leaves = sorted(step["observation"].items(True, True), key=lambda leaf: str(leaf[0]))
             step["observation"] = torch.cat([leaf.reshape(len(data), -1) for _, leaf in leaves], -1)
     discrete = isinstance(space, spaces.Discrete)
+    if discrete_only is not None and discrete != discrete_only:
+        raise SystemExit(
+            f"{options.dataset} has discrete actions: take discrete_cql.py."
+            if discrete
+            else f"{options.dataset} has continuous actions: take cql.py or sac.py."
+        )
     bounds = (0.0, 1.0) if discrete else (space.low, space.high)
     task = Task(
         dataset=options.dataset,
