@@ -142,7 +142,8 @@ def sac_policy_loss(
     Args:
         log_prob: `[*batch]`, of the sampled action.
         q: `[*batch]`, of the same action, critics reduced.
-        temperature: $T \ge 0$, units of return. Detach a learned one: this loss would lower it without end.
+        temperature: $T \ge 0$, units of return. Detach a learned one: it is trained by
+            `temperature_loss`, and this loss would move it by the entropy alone, towards no target.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
