@@ -99,7 +99,9 @@ def _by_episodes(reward: Tensor, end: Tensor, fraction: Tensor, discount: Tensor
     """The same with the episodes as pieces of different length."""
     last = _where(end)
     length = torch.diff(last, prepend=last.new_tensor([-1]))
-    score = torch.cat([_scores(reward, length[i], last[i], float(discount)) for i in _blocks(last)])
+    # the powers once for all, since a power taken in another place of a vector may differ in its last bit
+    powers = discount ** torch.arange(int(length.max()), dtype=torch.float64) if float(discount) != 1.0 else None
+    score = torch.cat([_scores(reward, length[i], last[i], powers) for i in _blocks(last)])
     order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
     used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
     share = int(torch.floor(fraction * int(used[-1]) + 0.5))
@@ -126,11 +128,10 @@ def _blocks(last: Tensor) -> list[slice]:
     return [slice(*bounds) for bounds in pairwise([*starts, len(last)])]
 
 
-def _scores(reward: Tensor, length: Tensor, last: Tensor, discount: float) -> Tensor:
+def _scores(reward: Tensor, length: Tensor, last: Tensor, powers: Tensor | None) -> Tensor:
     """Return of each episode of a block."""
     steps = reward[int(last[0] + 1 - length[0]) : int(last[-1] + 1)].double()
-    if discount != 1.0:
-        powers = discount ** torch.arange(int(length.max()), dtype=torch.float64)
+    if powers is not None:
         start = (length.cumsum(0) - length).repeat_interleave(length)
         steps = steps * powers[torch.arange(len(steps)) - start]
     return torch.segment_reduce(steps, "sum", lengths=length, unsafe=True)

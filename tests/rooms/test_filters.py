@@ -23,6 +23,7 @@ from offline_losses import (
     reward_scale,
 )
 from offline_losses._core.graph import compiling
+from offline_losses._core.selection import BLOCK
 
 NAN = float("nan")
 BOTH = ["episodes", "steps"]
@@ -408,6 +409,20 @@ def test_sorting_episodes_equals_sorting_steps(
     with compiling():
         kept = return_filter(reward, done, fraction=fraction, discount=discount, by=by)
     assert kept.equal(return_filter(reward, done, fraction=fraction, discount=discount, by=by)), steps
+
+
+def test_equal_episodes_tie_wherever_they_lie() -> None:
+    """In compiled code rewards are added up in blocks: the same sum stands in another block."""
+    episode = torch.zeros(26)
+    episode[-1] = -1.0
+    first = BLOCK // len(episode) + 1
+    reward = torch.cat([episode.repeat(first), torch.zeros(32), episode.repeat(3)])
+    done = torch.zeros(len(reward), dtype=torch.bool)
+    ends = torch.tensor([len(episode)] * first + [32] + [len(episode)] * 3).cumsum(0) - 1
+    done[ends] = True
+    with compiling():
+        kept = return_filter(reward, done, fraction=4 / len(ends), discount=0.99)
+    assert kept[ends].nonzero().flatten().tolist() == [0, 1, 2, first]  # the longer one is best, then the earliest
 
 
 def test_the_operator_is_registered_soundly() -> None:
