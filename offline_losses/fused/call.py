@@ -137,23 +137,28 @@ class Joint(Function):
 
 
 class Separate(Function):
-    """Results of any shape: their gradients are one more graph, of the inputs and the results."""
+    """Results of any shape: their gradients are one more graph, of the inputs and the results.
+
+    A result may be overwritten, as one of the function itself may: it is kept beside autograd, with its version.
+    """
 
     @staticmethod
     def forward(ctx: Any, call: Call, run: Graph, knobs: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        results = tuple(run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs))
+        results = tuple(map(_no_view, run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs)))
         ctx.call, ctx.knobs = call, knobs
-        ctx.save_for_backward(*tensors, *results)
+        ctx.results = [(x.detach(), x._version) for x in results]
+        ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(*(x for x, flows in zip(results, call.flows, strict=True) if not flows))
         return results
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        call, saved = ctx.call, ctx.saved_tensors
-        tensors, results = saved[: len(call.tensors)], saved[len(call.tensors) :]
+        call, tensors = ctx.call, ctx.saved_tensors
         given = [x for x, flows in zip(upstream, call.flows, strict=True) if flows]
-        if torch.is_grad_enabled():
+        overwritten = any(x._version != version for x, version in ctx.results)
+        if torch.is_grad_enabled() or overwritten or any(map(_is_batched, given)):
             return call.placed(call.again(tensors, given))
+        results = [x for x, _ in ctx.results]
         inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given), *results]
         try:
             graph = call.gradients.fit(inputs)
@@ -171,6 +176,19 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.total += not func.is_view
         return func(*args, **(kwargs or {}))
+
+
+def _no_view(x: Tensor) -> Tensor:
+    """The same memory as a tensor of its own, which autograd lets be overwritten."""
+    if not x._is_view():
+        return x
+    whole: Tensor = torch.ops.aten._unsafe_view.default(x, x.shape)
+    return whole
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether `is_grads_batched` maps the backward pass over it."""
+    return bool(torch._C._functorch.is_legacy_batchedtensor(x) or torch._C._functorch.is_batchedtensor(x))
 
 
 def _leaves(result: Any) -> list[Tensor]:

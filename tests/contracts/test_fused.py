@@ -332,15 +332,37 @@ def test_a_target_made_in_inference_mode() -> None:
 
 @pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize("name", ["huber_loss", "soft_value"])
-def test_gradients_in_a_batch(name: str) -> None:
-    """`is_grads_batched` maps the backward pass."""
+@pytest.mark.parametrize("first", ["single", "batch"])
+def test_gradients_in_a_batch(name: str, first: str, recwarn: pytest.WarningsRecorder) -> None:
+    """`is_grads_batched` maps the backward pass, before and after a single one, and neither spoils the other."""
     x, y = torch.randn(6, 50, requires_grad=True), torch.randn(6, 50)
-    rest = (y,) if name == "huber_loss" else ()
-    one, other = (
-        torch.autograd.grad(result, x, torch.eye(result.numel()).view(-1, *result.shape), is_grads_batched=True)[0]
-        for result in (getattr(module, name)(x, *rest) for module in (fused, offline_losses))
-    )
-    torch.testing.assert_close(one, other)
+    rest, options = ((y,), {"reduction": "none"}) if name == "huber_loss" else ((), {})
+    one, other = (getattr(module, name)(x, *rest, **options) for module in (fused, offline_losses))
+    upstream = torch.randn(3, *one.shape)
+    for batched in (first == "batch", first != "batch"):
+        given = upstream if batched else upstream[0]
+        a, b = (torch.autograd.grad(f, x, given, is_grads_batched=batched, retain_graph=True)[0] for f in (one, other))
+        torch.testing.assert_close(a, b)
+    assert not [warning for warning in recwarn if "runs eagerly" in str(warning.message)]
+
+
+@pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize("name", ["huber_loss", "soft_value", "generalized_advantage"])
+def test_a_result_may_be_overwritten(name: str) -> None:
+    """As that of the function itself: an advantage is often normalized in place."""
+    gradients = []
+    for module in (offline_losses, fused):
+        generator = torch.Generator().manual_seed(0)
+        x, y = (torch.randn(64, 64, generator=generator) for _ in range(2))
+        end = torch.rand(64, 64, generator=generator) < 0.1
+        x.requires_grad_()
+        arguments = {"soft_value": (x,), "huber_loss": (x, y), "generalized_advantage": (x, y, y, end, end)}[name]
+        options = {"reduction": "none"} if name == "huber_loss" else {}
+        result = getattr(module, name)(*arguments, **options)
+        result -= result.mean()
+        result *= 2.0
+        gradients += torch.autograd.grad(result.square().sum(), x)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("_compiles")
