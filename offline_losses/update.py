@@ -94,10 +94,10 @@ def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
         step = next((step for step in steps.get(key, ()) if step.spec == spec), None)
         if step is None:
             step = _Step(update, spec, tensors, floats)
-            if len(steps) < KINDS:
+            if sum(map(len, steps.values())) < KINDS:
                 steps.setdefault(key, []).append(step)
             else:
-                step.reason = f"its arguments that are neither tensors nor floats take more than {KINDS} combinations"
+                step.reason = f"its arguments, tensors and floats aside, take more than {KINDS} forms"
         return step(flat)
 
     return compiled
@@ -193,8 +193,12 @@ class _Step:
             backup.restore()
             self._give_up(f"it cannot be traced ({type(error).__name__}: {first_line(error)})")
             return self._eager(flat)
-        if len(found) > len(optimizers) or not found.keys() <= {id(optimizer) for optimizer in optimizers}:
-            optimizers[:] = found.values()  # another one than before: it was not prepared, the next call is traced anew
+        known = {id(optimizer) for optimizer in optimizers}
+        if new := [optimizer for key, optimizer in found.items() if key not in known]:
+            optimizers += new  # they were not prepared: the next call is traced anew
+            self.changes += 1
+            if self.changes == RECAPTURES:
+                self._give_up("it makes new optimizers again and again; make them outside of the update")
             return trace.result
         if place := next((place for place in before if place.changed), None):
             self._give_up(f"it changes {place.label} itself; count outside of the update")

@@ -231,7 +231,7 @@ def test_too_many_combinations_run_eagerly() -> None:
     step = compile_update(lambda batch, *, word: learner.update(batch))
     for i in range(KINDS):
         step(batch(i), word=str(i))
-    with pytest.warns(UserWarning, match=f"take more than {KINDS} combinations"):
+    with pytest.warns(UserWarning, match=f"take more than {KINDS} forms"):
         metrics = step(batch(KINDS), word="one more")
     for i in range(KINDS + 1):
         eager.update(batch(i))
@@ -245,13 +245,11 @@ def test_an_optimizer_may_step_later_than_the_others() -> None:
     eager, learner = Learner(), Learner()
 
     def made(one: Learner) -> Callable[[Tensor], Tensor]:
-        runs: list[int] = []
-
         def update(x: Tensor) -> Tensor:
-            runs.append(1)
+            one.runs.append(1)
             loss = (one.critic(x) + one.value(x)).square().mean()
             loss.backward()
-            for optimizer in (one.critic_optimizer, one.value_optimizer)[: len(runs)]:
+            for optimizer in (one.critic_optimizer, one.value_optimizer)[: len(one.runs)]:
                 optimizer.step()
                 optimizer.zero_grad()
             return loss
@@ -262,6 +260,26 @@ def test_an_optimizer_may_step_later_than_the_others() -> None:
     for i in range(6):
         torch.testing.assert_close(step(batch(i)["x"]), slow(batch(i)["x"]).detach(), rtol=1e-4, atol=1e-6)
     assert_equal(eager, learner)
+    assert len(learner.runs) == 3  # as it is, traced without the later one, traced with both; then compiled
+
+
+def test_new_optimizers_in_every_call_give_up() -> None:
+    """What is made anew each time cannot be compiled: said once."""
+    learner = Learner()
+
+    def update(x: Tensor) -> None:
+        learner.critic(x).square().mean().backward()
+        SGD(learner.critic.parameters(), 0.1).step()
+
+    step = compile_update(update)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for i in range(12):
+            step(batch(i)["x"])
+    reasons = [str(w.message) for w in said if "runs eagerly" in str(w.message)]
+    assert reasons == [
+        "compile_update: update runs eagerly: it makes new optimizers again and again; make them outside of the update."
+    ]
 
 
 @pytest.mark.usefixtures("silent")
