@@ -4,24 +4,62 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
 
 import pytest
 
 import offline_losses
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SNIPPETS = [
-    pytest.param(code, id=f"{page.relative_to(ROOT)}-{index}")
-    for page in PAGES
-    for index, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *SITE]
+FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)^\1\2[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: what stands behind its fence, and what it holds."""
+
+    page: Path
+    info: str
+    code: str
+
+    @property
+    def built(self) -> bool:
+        """Whether the site's build runs it, and fails where it does."""
+        return self.page in SITE and re.match(r'python .*\bexec="on"', self.info) is not None
+
+    @property
+    def escapes(self) -> bool:
+        """Whether it is Python by a name under which nothing runs it."""
+        return not self.built and self.info != "python" and re.match(r"\W*i?py", self.info) is not None
+
+
+BLOCKS = [
+    Block(page, info.strip(), dedent(code)) for page in PAGES for _, _, info, code in FENCE.findall(page.read_text())
 ]
+SNIPPETS = [
+    pytest.param(block.code, id=f"{block.page.relative_to(ROOT)}-{index}")
+    for index, block in enumerate(block for block in BLOCKS if block.info == "python")
+]
+
+
+def text(page: Path) -> str:
+    """What a page says outside of code and formulas."""
+    return re.sub(r"(`+)[^`]+\1|\${1,2}[^$\n]+\${1,2}", "", FENCE.sub("", page.read_text()))
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_every_snippet_runs_as_printed(code: str) -> None:
-    """Each Python block is a program of its own."""
+    """Each Python block that the site's build does not run is a program of its own."""
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_snippet_escapes(page: Path) -> None:
+    """No fence stands open or in a quotation, and Python is called Python, or nothing would run it."""
+    assert not re.findall(r"^[ \t>*+.\d-]*(?:```|~~~).*", FENCE.sub("", page.read_text()), re.MULTILINE)
+    assert not [block.info for block in BLOCKS if block.page == page and block.escapes]
 
 
 def test_the_iql_update_of_the_readme_is_about_twenty_lines_and_learns() -> None:
@@ -53,13 +91,13 @@ def test_every_room_has_a_reference_page_in_the_navigation() -> None:
         module = getattr(offline_losses, name).__module__
         page = f"reference/{module.removeprefix('offline_losses.')}.md"
         assert page in navigation
-        assert f"::: {module}\n" in (ROOT / "docs" / page).read_text()
+        assert re.search(rf"^(\{{{{ room \}}}}|::: {module})$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_resolve(page: Path) -> None:
-    """Every link to a file of this project leads to one."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+    """Every link to a file of this project leads to one; what it names on a page is checked on the built site."""
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text(page)):
         assert (page.parent / target).exists(), target
 
 
