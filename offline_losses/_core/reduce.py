@@ -41,7 +41,18 @@ def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: 
     if reduction == "none":
         return loss
     if reduction == "sum":
-        return loss.sum()
+        return _sum(loss)
     if mask is None:
-        return loss.sum() / max(1, loss.numel())
-    return loss.sum() / mask.expand_as(loss).sum().clamp(min=1)
+        return _sum(loss) / max(1, loss.numel())
+    return _sum(loss) / mask.expand_as(loss).sum().clamp(min=1)
+
+
+def _sum(loss: Tensor) -> Tensor:
+    """The sum of all elements, in generated code for the CPU in double precision.
+
+    PyTorch's own sum is a tree; a loop that also writes a gradient adds one number after the other, which in float32
+    costs four digits over four million of them.
+    """
+    if torch.compiler.is_compiling() and loss.is_cpu:
+        return loss.sum(dtype=torch.float64).to(loss.dtype)
+    return loss.sum()
