@@ -23,7 +23,7 @@ from offline_losses._core.checks import (
     check_shape,
     present,
 )
-from offline_losses._core.reduce import promoted, scalar, select, upcast
+from offline_losses._core.reduce import promoted, scalar, select, total, upcast
 from offline_losses._core.selection import best_episodes, episode_score, episode_start
 from offline_losses.recurrence import sequence_end
 
@@ -113,9 +113,9 @@ def return_filter(
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
     check_axis("return_filter", "reward", reward.flatten(), "step")
     check_option("return_filter", "by", by, ("episodes", "steps"))
-    wide = reward.detach().double()
-    share, factor = scalar(fraction, wide), scalar(discount, wide)
-    return best_episodes(wide.flatten(), sequence_end(done).flatten(), share, factor, by).view(done.shape)
+    double = reward.new_empty((), dtype=torch.float64)  # the ranking adds in double precision
+    share, factor = scalar(fraction, double), scalar(discount, double)
+    return best_episodes(reward.detach().flatten(), sequence_end(done).flatten(), share, factor, by).view(done.shape)
 
 
 def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
@@ -195,8 +195,8 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     exists = exists.unsqueeze(-1).expand_as(observation).reshape(-1, observation.shape[-1])
     samples = select(exists, upcast(observation).reshape(-1, observation.shape[-1]))
     count = exists.sum(0).clamp(min=1)
-    mean = samples.sum(0) / count
-    variance = select(exists, samples - mean).square().sum(0) / count
+    mean = total(samples, 0) / count
+    variance = total(select(exists, samples - mean).square(), 0) / count
     constant = variance == 0  # the square root has no derivative there
     std = torch.where(constant, 0.0, torch.where(constant, 1.0, variance).sqrt())
     return ObservationStatistics(mean.to(observation.dtype), std.to(observation.dtype))

@@ -41,18 +41,18 @@ def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: 
     if reduction == "none":
         return loss
     if reduction == "sum":
-        return _sum(loss)
+        return total(loss)
     if mask is None:
-        return _sum(loss) / max(1, loss.numel())
-    return _sum(loss) / mask.expand_as(loss).sum().clamp(min=1)
+        return total(loss) / max(1, loss.numel())
+    return total(loss) / mask.expand_as(loss).sum().clamp(min=1)
 
 
-def _sum(loss: Tensor) -> Tensor:
-    """The sum of all elements, in generated code for the CPU in double precision.
+def total(x: Tensor, dim: int | None = None) -> Tensor:
+    """The sum, over all elements or one axis; in generated code for the CPU in double precision.
 
-    PyTorch's own sum is a tree; a loop that also writes a gradient adds one number after the other, which in float32
-    costs four digits over four million of them.
+    PyTorch's own sum is a tree. A generated loop may add one number after the other, which in float32 leaves four right
+    digits of the sum of four million.
     """
-    if torch.compiler.is_compiling() and loss.is_cpu:
-        return loss.sum(dtype=torch.float64).to(loss.dtype)
-    return loss.sum()
+    if torch.compiler.is_compiling() and x.is_cpu:
+        return x.sum(dim, dtype=torch.float64).to(x.dtype)
+    return x.sum(dim)
