@@ -347,16 +347,21 @@ def test_gradients_in_a_batch(name: str, first: str, recwarn: pytest.WarningsRec
 
 
 @pytest.mark.usefixtures("_compiles")
-@pytest.mark.parametrize("name", ["huber_loss", "soft_value", "generalized_advantage"])
+@pytest.mark.parametrize("name", ["huber_loss", "soft_value", "generalized_advantage", "linear_recurrence"])
 def test_a_result_may_be_overwritten(name: str) -> None:
-    """As that of the function itself: an advantage is often normalized in place."""
+    """As that of the function itself: an advantage is often normalized in place. A recurrence needs its own result."""
     gradients = []
     for module in (offline_losses, fused):
         generator = torch.Generator().manual_seed(0)
         x, y = (torch.randn(64, 64, generator=generator) for _ in range(2))
         end = torch.rand(64, 64, generator=generator) < 0.1
         x.requires_grad_()
-        arguments = {"soft_value": (x,), "huber_loss": (x, y), "generalized_advantage": (x, y, y, end, end)}[name]
+        arguments = {
+            "soft_value": (x,),
+            "huber_loss": (x, y),
+            "generalized_advantage": (x, y, y, end, end),
+            "linear_recurrence": (y, x / 4),
+        }[name]
         options = {"reduction": "none"} if name == "huber_loss" else {}
         result = getattr(module, name)(*arguments, **options)
         result -= result.mean()
@@ -368,12 +373,13 @@ def test_a_result_may_be_overwritten(name: str) -> None:
 @pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize("gradient", [False, True], ids=["value", "value and gradient"])
 def test_the_mean_of_millions_is_as_exact_as_that_of_few(gradient: bool) -> None:
-    """A loop that adds one float32 after the other would err in the fourth digit."""
+    """Code that was generated for few may add one float32 after the other, which errs in the fourth digit of many."""
     generator = torch.Generator().manual_seed(0)
-    prediction, target = (torch.rand(2**22, generator=generator) for _ in range(2))
-    exact = offline_losses.squared_loss(prediction.double(), target.double()).item()
-    loss = fused.squared_loss(prediction.requires_grad_(gradient), target)
-    assert loss.item() == pytest.approx(exact, rel=1e-6)
+    for size in (300, 2**22):
+        prediction, target = (torch.rand(size, generator=generator) for _ in range(2))
+        exact = offline_losses.expectile_loss(prediction.double(), target.double()).item()
+        loss = fused.expectile_loss(prediction.requires_grad_(gradient), target)
+        assert loss.item() == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.usefixtures("_compiles")
