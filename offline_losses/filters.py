@@ -23,9 +23,8 @@ from offline_losses._core.checks import (
     check_shape,
     present,
 )
+from offline_losses._core.episodes import best_episodes, episode_total, first_total, sequence_start
 from offline_losses._core.reduce import promoted, scalar, select, total, upcast
-from offline_losses._core.selection import best_episodes, episode_score, episode_start
-from offline_losses.recurrence import sequence_end
 
 
 class ObservationStatistics(NamedTuple):
@@ -66,8 +65,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         a trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
-    score, first_step = episode_score(reward, episode_start(sequence_end(done)), discount)
-    return score.gather(-1, first_step).to(reward.dtype)
+    return episode_total(reward, done, discount).to(reward.dtype)
 
 
 def return_filter(
@@ -115,7 +113,7 @@ def return_filter(
     check_option("return_filter", "by", by, ("episodes", "steps"))
     double = reward.new_empty((), dtype=torch.float64)  # the ranking adds in double precision
     share, factor = scalar(fraction, double), scalar(discount, double)
-    return best_episodes(reward.detach().flatten(), sequence_end(done).flatten(), share, factor, by).view(done.shape)
+    return best_episodes(reward.detach(), done, share, factor, by)
 
 
 def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
@@ -153,8 +151,7 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
     check_axis("reward_scale", "reward", reward.flatten(), "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
-    start = episode_start(sequence_end(done))
-    score, _ = episode_score(reward, start, discount)
+    start, score = sequence_start(done), first_total(reward, done, discount)
     best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
     spread = best - worst
     equal = spread == 0

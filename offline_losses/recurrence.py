@@ -13,7 +13,8 @@ every length, and no loop over time is unrolled. To a compiler they are one oper
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, library
@@ -25,6 +26,9 @@ from offline_losses._core.reduce import promoted, scalar, upcast
 
 CHUNK = 16
 """Steps that one kernel takes in a row."""
+
+Kernel: TypeAlias = Callable[..., list[Tensor]]
+Kernels: TypeAlias = tuple[Kernel, Kernel]
 
 _graphs: dict[Any, Graphs] = {}
 
@@ -62,32 +66,30 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
     check_values("linear_recurrence", b=b, a=a)
     check_axis("linear_recurrence", "b", b, "step")
     check_flags("linear_recurrence", b.shape, **present(cut=cut))
-    cut = torch.zeros_like(b, dtype=torch.bool) if cut is None else cut
     wide = torch.promote_types(upcast(b).dtype, upcast(a).dtype)
-    return _solve(b.to(wide), a.to(wide), cut).to(promoted(b, a))
+    return _solve(b.to(wide), a.to(wide), cut, None).to(promoted(b, a))
 
 
-def constant_recurrence(b: Tensor, factor: Knob, cut: Tensor) -> Tensor:
+def constant_recurrence(b: Tensor, factor: Knob, done: Tensor, terminated: Tensor | None = None) -> Tensor:
     """`linear_recurrence` with the same factor at every step, which is never written to memory."""
-    return _solve(b, scalar(factor, b).to(b.dtype), cut)
+    return _solve(b, scalar(factor, b).to(b.dtype), done, terminated)
 
 
-def sequence_end(done: Tensor, terminated: Tensor | None = None) -> Tensor:
-    """Where a recurrence in time is cut: done or terminated, and always on the last step of the axis."""
-    return (_ends if torch.compiler.is_compiling() else _end)(done, terminated)
-
-
-def _end(done: Tensor, terminated: Tensor | None) -> Tensor:
-    end = done if terminated is None else done | terminated
-    return pad(end[..., :-1], (0, 1), value=True)
-
-
-def _solve(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+def _solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """The recurrence, `a` being of `b`'s shape or 0-d."""
     if torch.compiler.is_compiling():
-        x: Tensor = _scan(b, a, cut)
+        x: Tensor = scan(b, a, done, terminated)
         return x
+    return _halved(b, a, done, terminated)
+
+
+def _halved(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
+    cut = torch.zeros_like(b, dtype=torch.bool) if done is None else _either(done, terminated)
     return _halve(b, torch.where(cut, 0.0, a), cut)
+
+
+def _either(done: Tensor, terminated: Tensor | None) -> Tensor:
+    return done if terminated is None else done | terminated
 
 
 def _halve(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
@@ -116,32 +118,55 @@ def _step(a: Tensor, x: Tensor, cut: Tensor) -> Tensor:
     return a * torch.where(cut, 0.0, x)
 
 
-@library.custom_op("offline_losses::scan", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor")
-def _scan(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+def _scan_backwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
     if b.numel() == 0 or b.device.type == "meta":
         return torch.empty_like(b)
     try:
-        return _chunked(b.flatten(), a.flatten() if a.dim() else a, _end(cut, None).flatten()).view(b.shape)
+        return _in_chunks(_BACKWARDS, b, a, done, terminated)
     except Unsupported:
-        return _halve(b, torch.where(cut, 0.0, a), cut)
+        return _halved(b, a, done, terminated)
 
 
-def _chunked(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+def _scan_forwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
+    """The same recurrence forwards in time, what gradients follow: a cut keeps the step after it from what it had."""
+    if b.numel() == 0 or b.device.type == "meta":
+        return torch.empty_like(b)
+    try:
+        return _in_chunks(_FORWARDS, b, a, done, terminated)
+    except Unsupported:
+        before = [x if x is None or x.dim() == 0 else _turned(x) for x in (a, done, terminated)]
+        return _halved(b.flip(-1), *before).flip(-1)
+
+
+def _in_chunks(kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
+    """All rows as one sequence, cut where each of them ends."""
+    cut = torch.zeros_like(b, dtype=torch.bool) if done is None else _either(done, terminated).clone()
+    cut[..., -1] = True
+    return _chunked(kernels, b.flatten(), a.flatten() if a.dim() else a, cut.flatten()).view(b.shape)
+
+
+def _turned(x: Tensor) -> Tensor:
+    """The factor or cut of the step before each, backwards."""
+    return pad(x[..., :-1], (1, 0)).flip(-1)
+
+
+def _chunked(kernels: Kernels, b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
     steps = b.shape[0]
-    if steps <= CHUNK:  # one chunk and an empty one, since a graph is for two or more
-        longer = (0, 2 * CHUNK - steps)
-        padded = pad(b, longer), pad(a, longer) if a.dim() else a, pad(cut, longer, value=True)
-        return _run(_filled, *padded, b.new_zeros(2))[0][:steps]
-    x, factor, stopped = _run(_summary, b, a, cut)
-    following = pad(_chunked(x, factor, stopped)[1:], (0, 1))
-    return _run(_filled, b, a, cut, following)[0]
+    if steps == 1:
+        return b
+    if steps <= CHUNK and kernels is _FORWARDS:
+        return _chunked(_BACKWARDS, b.flip(0), _turned(a) if a.dim() else a, _turned(cut)).flip(0)
+    if steps <= CHUNK:
+        return _run(_last, b, a, cut)[0]
+    summary, filled = kernels
+    return _run(filled, b, a, cut, _chunked(_BACKWARDS, *_run(summary, b, a, cut)))[0]
 
 
-def _run(kernel: Callable[..., list[Tensor]], *tensors: Tensor) -> Sequence[Tensor]:
+def _run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
     like = tensors[0]
     key = (kernel, tensors[1].dim(), like.dtype, like.device, size_class(tensors))
     tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
-    graph = _graphs.setdefault(key, Graphs(kernel)).fit(tensors)
+    graph = _graphs.setdefault(key, Graphs(kernel, branching=True)).fit(tensors)
     return kernel(*tensors) if graph is None else graph(*tensors)
 
 
@@ -151,23 +176,67 @@ def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
     The second is one number for all chunks if `a` is one.
     """
     b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    x, factor, stopped = torch.zeros_like(b[:, 0]), torch.ones_like(factors[0]), torch.zeros_like(cut[:, 0])
+    x = torch.zeros_like(b[:, 0])
     for t in reversed(range(CHUNK)):
-        x = b[:, t] + torch.where(cut[:, t], 0.0, factors[t] * x)
-        factor = factors[t] * factor
-        stopped = stopped | cut[:, t]
-    return [x, factor, stopped]
+        x = b[:, t] + _passed(factors[t], x, cut[:, t])
+    return [x, *_product(factors, cut)]
 
 
-def _filled(b: Tensor, a: Tensor, cut: Tensor, following: Tensor) -> list[Tensor]:
-    """Every step of a chunk, from the value after it."""
+def _filled(b: Tensor, a: Tensor, cut: Tensor, first: Tensor) -> list[Tensor]:
+    """Every step of a chunk, from the first values of all chunks."""
     steps = b.shape[0]
     b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    x, filled = following, []
+    x, filled = pad(first[1:], (0, 1)), []
     for t in reversed(range(CHUNK)):
-        x = b[:, t] + torch.where(cut[:, t], 0.0, factors[t] * x)
+        x = b[:, t] + _passed(factors[t], x, cut[:, t])
         filled.append(x)
     return [torch.stack(filled[::-1], -1).flatten()[:steps]]
+
+
+def _summary_forwards(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
+    """What a chunk passes on, in the same way from what is passed to it; the last chunk comes first."""
+    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    passed = torch.zeros_like(b[:, 0])
+    for t in range(CHUNK):
+        passed = _passed(factors[t], b[:, t] + passed, cut[:, t])
+    return [x.flip(0) if x.dim() else x for x in (passed, *_product(factors, cut))]
+
+
+def _filled_forwards(b: Tensor, a: Tensor, cut: Tensor, passed: Tensor) -> list[Tensor]:
+    """Every step of a chunk, from what all chunks pass on, the last chunk first."""
+    steps = b.shape[0]
+    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    passed, filled = pad(passed[1:], (0, 1)).flip(0), []
+    for t in range(CHUNK):
+        filled.append(b[:, t] + passed)
+        passed = _passed(factors[t], filled[t], cut[:, t])
+    return [torch.stack(filled, -1).flatten()[:steps]]
+
+
+def _last(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
+    """Every step of one chunk that nothing follows."""
+    steps = b.shape[0]
+    b, cut, factors = _chunks(b, 0.0)[0], _chunks(cut, True)[0], _factors(a)
+    filled = [torch.zeros_like(b[0])]
+    for t in reversed(range(CHUNK)):
+        filled.append(b[t] + _passed(factors[t].view(()), filled[-1], cut[t]))
+    return [torch.stack(filled[:0:-1])[:steps]]
+
+
+_BACKWARDS: Kernels = (_summary, _filled)
+_FORWARDS: Kernels = (_summary_forwards, _filled_forwards)
+
+
+def _passed(factor: Tensor, x: Tensor, cut: Tensor) -> Tensor:
+    return torch.where(cut, 0.0, factor * x)
+
+
+def _product(factors: Sequence[Tensor], cut: Tensor) -> tuple[Tensor, Tensor]:
+    """All factors of a chunk in one, and whether it is cut anywhere."""
+    factor, stopped = factors[0], cut[:, 0]
+    for t in range(1, CHUNK):
+        factor, stopped = factor * factors[t], stopped | cut[:, t]
+    return factor, stopped
 
 
 def _factors(a: Tensor) -> Sequence[Tensor]:
@@ -178,69 +247,42 @@ def _chunks(x: Tensor, filling: float) -> Tensor:
     return pad(x, (0, -x.shape[0] % CHUNK), value=filling).view(-1, CHUNK)
 
 
-# An operator of its own because the loops that Inductor writes for the CPU store bool thirty times slower than float.
-@library.custom_op(
-    "offline_losses::sequence_end", mutates_args=(), schema="(Tensor done, Tensor? terminated) -> Tensor"
-)
-def _ends(done: Tensor, terminated: Tensor | None) -> Tensor:
-    return _end(done, terminated)
-
-
-@_ends.register_fake
-def _(done: Tensor, terminated: Tensor | None) -> Tensor:
-    return torch.empty_like(done, memory_format=torch.contiguous_format)
-
-
-@_ends.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *flags: Tensor | None) -> tuple[Tensor, int]:
-    return _ends(*_mapped(info.batch_size, in_dims, flags)), 0
-
-
-@_scan.register_fake
-def _(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
+def _empty(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
     return torch.empty_like(b, memory_format=torch.contiguous_format)
 
 
-@_scan.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-    b, a, cut = _mapped(info.batch_size, in_dims, tensors)
-    return _scan(b, a if a.dim() == b.dim() else a.view(-1, *[1] * (b.dim() - 1)).expand_as(b), cut), 0
-
-
-def _mapped(size: int, in_dims: tuple[int | None, ...], tensors: Sequence[Tensor | None]) -> list[Any]:
+def _mapped(
+    operator: Any, info: Any, in_dims: tuple[int | None, ...], b: Tensor, a: Tensor, *flags: Tensor | None
+) -> tuple[Tensor, int]:
     """The mapped axis first, in every tensor that there is."""
-    return [
-        x if x is None else x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(tensors, in_dims, strict=True)
-    ]
+    b, a, *flags = (
+        x if x is None else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip((b, a, *flags), in_dims, strict=True)
+    )
+    return operator(b, a if a.dim() == b.dim() else a.view(-1, *[1] * (b.dim() - 1)).expand_as(b), *flags), 0
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[1:], output)
 
 
-@library.custom_op(
-    "offline_losses::scan_forwards", mutates_args=(), schema="(Tensor b, Tensor a, Tensor cut) -> Tensor"
-)
-def _scan_forwards(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
-    """The same recurrence forwards in time, each factor and cut one step later: what gradients follow."""
-    before = pad(a[..., :-1], (1, 0)).flip(-1) if a.dim() else a
-    x: Tensor = _scan(b.flip(-1), before, pad(cut[..., :-1], (1, 0), value=True).flip(-1)).flip(-1)
-    return x
-
-
-@_scan_forwards.register_fake
-def _(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
-    return torch.empty_like(b, memory_format=torch.contiguous_format)
-
-
-def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
-    a, cut, x = ctx.saved_tensors
-    db = _scan_forwards(upstream, a, cut)
+def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    a, done, terminated, x = ctx.saved_tensors
+    db = scan_forwards(upstream, a, done, terminated)
     if not ctx.needs_input_grad[1]:
-        return db, None, None
-    da = db * torch.where(cut, 0.0, pad(x[..., 1:], (0, 1)))
-    return db, da if a.dim() else da.sum(), None
+        return db, None, None, None
+    following = pad(x[..., 1:], (0, 1))
+    da = db * (following if done is None else torch.where(_either(done, terminated), 0.0, following))
+    return db, da if a.dim() else da.sum(), None, None
 
 
-_scan.register_autograd(_adjoint, setup_context=_save)
+# Not by `library.custom_op`, whose checks of every call cost as much as a short scan.
+_library = library.Library("offline_losses", "FRAGMENT")
+for _name, _function in {"scan": _scan_backwards, "scan_forwards": _scan_forwards}.items():
+    _library.define(f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor")
+    _library.impl(_name, _function, "CompositeExplicitAutograd")
+    library.register_fake(f"offline_losses::{_name}", _empty, lib=_library)
+scan, scan_forwards = torch.ops.offline_losses.scan.default, torch.ops.offline_losses.scan_forwards.default
+library.register_vmap("offline_losses::scan", partial(_mapped, scan), lib=_library)
+library.register_vmap("offline_losses::scan_forwards", partial(_mapped, scan_forwards), lib=_library)
+library.register_autograd("offline_losses::scan", _adjoint, setup_context=_save, lib=_library)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
+from offline_losses._core.episodes import sequence_end
 from offline_losses._core.reduce import promoted, upcast
-from offline_losses.recurrence import constant_recurrence, sequence_end
+from offline_losses.recurrence import constant_recurrence
 
 
 def discounted_return(
@@ -69,9 +70,9 @@ def discounted_return(
     if next_value is None or terminated is None:
         b = upcast(reward)
         return constant_recurrence(b, discount, done).to(reward.dtype)
-    end = sequence_end(done, terminated)
-    b = upcast(reward) + discount * torch.where(end & ~terminated, upcast(next_value), 0.0)
-    return constant_recurrence(b, discount, end).to(promoted(reward, next_value))
+    cut = sequence_end(done) & ~terminated
+    b = upcast(reward) + discount * torch.where(cut, upcast(next_value), 0.0)
+    return constant_recurrence(b, discount, done, terminated).to(promoted(reward, next_value))
 
 
 def n_step_return(
@@ -175,7 +176,7 @@ def lambda_return(
     end, r = sequence_end(done, terminated), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     b = r + discount * torch.where(end, bootstrap, (1 - lambda_) * bootstrap)
-    return constant_recurrence(b, discount * lambda_, end).to(promoted(reward, next_value))
+    return constant_recurrence(b, discount * lambda_, done, terminated).to(promoted(reward, next_value))
 
 
 def generalized_advantage(
@@ -228,7 +229,6 @@ def generalized_advantage(
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)
     check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]")
-    end = sequence_end(done, terminated)
     delta = upcast(reward) + discount * torch.where(terminated, 0.0, upcast(next_value)) - upcast(value)
-    advantage = constant_recurrence(delta, discount * lambda_, end)
+    advantage = constant_recurrence(delta, discount * lambda_, done, terminated)
     return advantage.to(promoted(reward, value, next_value))

@@ -142,10 +142,14 @@ class Case:
         dtype: torch.dtype = torch.float64,
         seed: int = 0,
         sizes: Mapping[str, int] = SIZES,
+        flagged: float = 0.4,
     ) -> dict[str, Any]:
-        """Arguments to call the function with, drawn from the seed."""
+        """Arguments to call the function with, drawn from the seed; flags are True with this probability."""
         generator = torch.Generator().manual_seed(seed)
-        return {name: self._draw(argument, batch, dtype, generator, sizes) for name, argument in self.arguments.items()}
+        return {
+            name: self._draw(argument, batch, dtype, generator, sizes, flagged)
+            for name, argument in self.arguments.items()
+        }
 
     def _draw(
         self,
@@ -154,12 +158,13 @@ class Case:
         dtype: torch.dtype,
         generator: Generator,
         sizes: Mapping[str, int],
+        flagged: float,
     ) -> Any:
         if isinstance(argument, (Knob, Option, Count)):
             return argument.value
         shape = tuple(sizes[axis] for axis in argument.axes)
         if isinstance(argument, Flags):
-            return torch.rand(batch + shape, generator=generator) < 0.4
+            return torch.rand(batch + shape, generator=generator) < flagged
         shape = ((CRITICS,) if self.leads(argument) else ()) + (batch if argument.batched else ()) + shape
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
         return argument.made(argument.low + (argument.high - argument.low) * uniform).to(dtype)

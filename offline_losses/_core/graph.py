@@ -98,11 +98,17 @@ class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
     With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes. The last `known`
-    inputs are what the function returns first: the graph reads them there, and returns the rest.
+    inputs are what the function returns first: the graph reads them there, and returns the rest. With `branching` loops
+    read flags as they are, which is the faster way for flags that are seldom True.
     """
 
     def __init__(
-        self, function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], fixed: bool, known: int
+        self,
+        function: Callable[..., Sequence[Tensor]],
+        examples: Sequence[Tensor],
+        fixed: bool,
+        known: int,
+        branching: bool,
     ) -> None:
         from torch._dispatch.python import enable_python_dispatcher
         from torch._dynamo.source import ConstantSource
@@ -137,11 +143,17 @@ class Graph:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
         _read(traced.graph, known)
         traced.graph.eliminate_dead_code()
-        if self._inputs[0].device.type == "cpu" and any(node.target in _SLOW for node in traced.graph.nodes):
-            raise NotWorthIt
+        self._flags: list[int] = []
+        if self._inputs[0].device.type == "cpu":
+            if any(node.target in _SLOW for node in traced.graph.nodes):
+                raise NotWorthIt
+            if not branching:
+                self._flags = _read_as_numbers(traced.graph)
+        with mode:
+            numbers = [torch.empty_like(self._inputs[i], dtype=torch.float32) for i in self._flags]
         traced = GraphModule(traced, fx_graph_cse(traced.graph))
         with tracing(TracingContext(mode)):
-            self._code = compile_fx_inner(traced, self._inputs)
+            self._code = compile_fx_inner(traced, [*self._inputs, *numbers])
         # The callable inside: what the compiled graph does around it serves caches of its first call.
         self._run = getattr(self._code, "current_callable", None) or self._code
         assert mode.shape_env is not None
@@ -173,7 +185,8 @@ class Graph:
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         """Run on contiguous tensors."""
-        result: Sequence[Tensor] = self._run(list(tensors))
+        numbers = [tensors[i].view(torch.uint8).float() for i in self._flags]
+        result: Sequence[Tensor] = self._run([*tensors, *numbers])
         return result
 
 
@@ -188,6 +201,28 @@ def _read(graph: Any, known: int) -> None:
     end.args = (results[known:],)
 
 
+def _read_as_numbers(graph: Any) -> list[int]:
+    """Let loops take flags from floats, which become the last inputs: the places of those flags among the inputs.
+
+    What Inductor writes for the CPU branches on each element of a bool tensor; where flags follow no pattern, that takes
+    longer than all the rest. Operators of this library get the flags as they are.
+    """
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    readers = {
+        i: [user for user in flag.users if user.op != "output" and not str(user.target).startswith("offline_losses.")]
+        for i, flag in enumerate(inputs)
+        if flag.meta["val"].dtype is torch.bool
+    }
+    found = [i for i, users in readers.items() if users]
+    with graph.inserting_before(inputs[-1].next):
+        numbers = [graph.placeholder(f"{inputs[i].name}_number") for i in found]
+        for i, number in zip(found, numbers, strict=True):
+            flag = graph.call_function(torch.ops.aten.ne.Scalar, (number, 0))
+            for user in readers[i]:
+                user.replace_input_with(inputs[i], flag)
+    return found
+
+
 class Graphs:
     """The graphs of one function, one for each set of assumptions that the shapes so far have needed.
 
@@ -195,8 +230,10 @@ class Graphs:
     writes better loops. When it changes, the next graph leaves it open.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0) -> None:
-        self._function, self._known = function, known
+    def __init__(
+        self, function: Callable[..., Sequence[Tensor]], known: int = 0, branching: bool = False
+    ) -> None:
+        self._function, self._known, self._branching = function, known, branching
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
         self._refused: str | None = None
@@ -225,7 +262,7 @@ class Graphs:
         if self._refused is not None:
             raise Unsupported(self._refused)
         try:
-            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known))
+            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known, self._branching))
         except NotWorthIt:
             self._eager = True
             return None

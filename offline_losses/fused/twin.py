@@ -25,7 +25,7 @@ with its gradient computed beside it, and with a graph of its own for that."""
 
 SMALL = 16384
 
-_LIGHT = {"return_filter"}  # looks at all steps a dozen times in any case
+_LIGHT = {"return_filter": SMALL, "episode_return": 2**18, "reward_scale": 2**18}
 
 _UNKNOWN: Any = object()
 
@@ -36,7 +36,7 @@ def fuse(function: Function) -> Function:
     bind = _binder(function.__name__, parameters)
     entries: dict[Any, Entry | None] = {}
     graphs: dict[Any, Graphs] = {}
-    light = _Light(SMALL if function.__name__ in _LIGHT else 0)
+    light = _Light(_LIGHT.get(function.__name__, 0))
 
     @wraps(function)
     def twin(*args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,7 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     examples = [x.contiguous() for x in tensors]
     run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
     if run is None:
-        if not kernels["joint" if joint else "value"]:  # not one graph was worth its while
+        if not joint and not kernels["value"]:  # not one graph was worth its while
             light.always = math.inf
         return None
     places, kind, node = call.tensors, call.kind, Joint if joint else Separate

@@ -24,7 +24,7 @@ BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
-LEFT_TO_EAGER = {"episode_return", "reward_scale", "double_q_target"}
+LEFT_TO_EAGER = {"double_q_target"}
 """What the compiler's loops for the CPU would slow down."""
 
 _eager_to_compile: dict[str, Callable[..., Any]] = {}

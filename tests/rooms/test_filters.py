@@ -22,8 +22,8 @@ from offline_losses import (
     return_filter,
     reward_scale,
 )
+from offline_losses._core.episodes import BLOCK
 from offline_losses._core.graph import compiling
-from offline_losses._core.selection import BLOCK
 
 NAN = float("nan")
 BOTH = ["episodes", "steps"]

@@ -1,0 +1,209 @@
+"""Sums over episodes and a choice among them, twice: with shapes that depend on no value, and faster on the CPU.
+
+Under a transform, on a card and on the meta device nothing may look at a value, so that sums are scattered, and all steps
+are sorted for the few that begin an episode. In compiled code for the CPU each is one operator that takes the episodes as
+pieces of different length: `offline_losses::episode_sum`, `offline_losses::best_episodes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, library
+from torch.nn.functional import pad
+
+from offline_losses._core.checks import Knob
+from offline_losses._core.reduce import scalar
+
+BLOCK = 2**18
+"""Steps whose rewards are added up at a time, as doubles two megabytes."""
+
+
+def sequence_end(done: Tensor, terminated: Tensor | None = None) -> Tensor:
+    """Where a recurrence in time is cut: done or terminated, and always on the last step of the axis."""
+    cut = done if terminated is None else done | terminated
+    return pad(cut[..., :-1], (0, 1), value=True)
+
+
+def sequence_start(done: Tensor) -> Tensor:
+    """True on the first step of each episode."""
+    return pad(done[..., :-1], (1, 0), value=True)
+
+
+def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    """Return of each episode, on all of its steps.
+
+    Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
+    """
+    if _looks(reward, discount):
+        return _look(reward, done, discount)
+    total, first_step = _totals(reward, done, discount)
+    return total.gather(-1, first_step)
+
+
+def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    """The same on the first step at least."""
+    return _look(reward, done, discount) if _looks(reward, discount) else _totals(reward, done, discount)[0]
+
+
+def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+    """Bool of `done`'s shape, as `return_filter` says."""
+    if torch.compiler.is_compiling():
+        kept: Tensor = _best_episodes(reward, done, fraction, discount, by)
+        return kept
+    return _by_steps(reward, done, fraction, discount, by)
+
+
+def _looks(reward: Tensor, discount: Knob) -> bool:
+    """Whether code may be generated that looks at values; it knows no derivative by the discount."""
+    fixed = not (isinstance(discount, Tensor) and discount.requires_grad)
+    return torch.compiler.is_compiling() and reward.is_cpu and fixed
+
+
+def _look(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    total: Tensor = _episode_sum(reward, done, scalar(discount, reward.new_empty((), dtype=torch.float64)), False)
+    return total
+
+
+def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+    """Return of each episode, on its first step, and the index of each step's first step."""
+    step = torch.arange(reward.shape[-1], device=reward.device)
+    first_step = torch.where(sequence_start(done), step, 0).cummax(-1).values
+    reward = reward.double()
+    powers = scalar(discount, reward) ** step
+    terms = reward * powers[step - first_step]
+    return torch.zeros_like(terms).scatter_add(-1, first_step, terms), first_step
+
+
+@library.custom_op(
+    "offline_losses::episode_sum",
+    mutates_args=(),
+    schema="(Tensor x, Tensor done, Tensor discount, bool transposed) -> Tensor",
+)
+def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
+    """Discounted sum of each episode on all of its steps, or transposed: its plain sum, discounted on each step."""
+    result = torch.empty(x.shape, dtype=torch.float64)
+    if x.numel():
+        last, length = _episodes(done)
+        for steps, pieces, factor in _blocks(last, length, discount):
+            terms = x.reshape(-1)[steps].double()
+            sums = _sums(terms if transposed else terms * factor, pieces).repeat_interleave(pieces)
+            result.view(-1)[steps] = sums * factor if transposed else sums
+    return result
+
+
+@_episode_sum.register_fake
+def _(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
+    return torch.empty(x.shape, dtype=torch.float64, device=x.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, done, discount, ctx.transposed = inputs
+    ctx.dtype = x.dtype
+    ctx.save_for_backward(done, discount)
+
+
+def _transpose(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    return _episode_sum(upstream, *ctx.saved_tensors, not ctx.transposed).to(ctx.dtype), None, None, None
+
+
+_episode_sum.register_autograd(_transpose, setup_context=_save)
+
+
+@library.custom_op(
+    "offline_losses::best_episodes",
+    mutates_args=(),
+    schema="(Tensor reward, Tensor done, Tensor fraction, Tensor discount, str by) -> Tensor",
+)
+def _best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+    return (_by_episodes if done.is_cpu else _by_steps)(reward, done, fraction, discount, by)
+
+
+@_best_episodes.register_fake
+def _(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+    return torch.empty_like(done, memory_format=torch.contiguous_format)
+
+
+def _row_by_row(operator: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    rows = [
+        operator(*(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    return torch.stack(rows), 0
+
+
+for _operator in (_episode_sum, _best_episodes):
+    _operator.register_vmap(partial(_row_by_row, _operator))
+
+
+def _by_steps(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+    """The choice by operators whose shapes depend on no value: an episode is represented by its first step."""
+    end = sequence_end(done).flatten()
+    start, step = sequence_start(end), torch.arange(end.numel(), device=end.device)
+    score, first_step = _totals(reward.flatten(), end, discount)
+    score = torch.where(start & ~score.isnan(), score, -torch.inf)
+    order = score.sort(descending=True, stable=True).indices
+    if by == "episodes":
+        used = start[order].cumsum(-1) - 1
+        limit = _share(fraction, start.sum())
+    else:
+        last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
+        length = torch.where(start, last_step - step + 1, 0)
+        used = length[order].cumsum(-1)
+        limit = _share(fraction, torch.full_like(used[0], end.numel())) + 1
+    first = start[order] & (start[order].cumsum(-1) == 1)
+    kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
+    return kept.gather(-1, first_step).view(done.shape)
+
+
+def _share(fraction: Knob, total: Tensor) -> Tensor:
+    return (fraction * total.double() + 0.5).floor().long()
+
+
+def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+    """The choice with the episodes as pieces of different length."""
+    last, length = _episodes(done)
+    blocks = _blocks(last, length, discount)
+    score = torch.cat([_sums(reward.reshape(-1)[steps].double() * factor, pieces) for steps, pieces, factor in blocks])
+    order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
+    used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
+    share = int(torch.floor(fraction * int(used[-1]) + 0.5))
+    kept = torch.zeros(len(length) + 1, dtype=torch.int8)  # one more, behind the end
+    kept[order[used <= share]] = 1
+    kept[order[0]] = 1
+    edge = torch.zeros(done.numel(), dtype=torch.int8)  # 1 where kept steps begin, -1 where they have ended
+    edge[last + 1 - length] = torch.diff(kept[:-1], prepend=kept[-1:])
+    return edge.cumsum(0, dtype=torch.int8).view(torch.bool).view(done.shape)
+
+
+def _episodes(done: Tensor) -> tuple[Tensor, Tensor]:
+    """The last step of each episode, looked for eight at a time, and the length of each."""
+    eights = pad(sequence_end(done).flatten(), (0, -done.numel() % 8)).view(-1, 8)
+    rows = eights.view(torch.int64).squeeze(-1).nonzero().squeeze(-1)
+    row, column = eights[rows].nonzero(as_tuple=True)
+    last = 8 * rows[row] + column
+    return last, torch.diff(last, prepend=last.new_tensor([-1]))
+
+
+def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
+    """Episodes that together stay in the processor's cache, and at least one: steps, lengths, and discounts."""
+    # the powers once for all, since a power taken in another place of a vector may differ in its last bit
+    powers = discount ** torch.arange(int(length.max()), dtype=torch.float64) if float(discount) != 1.0 else None
+    block = last // BLOCK
+    starts = (torch.diff(block, prepend=block.new_tensor([-1])) > 0).nonzero().flatten().tolist()
+    for start, stop in pairwise([*starts, len(last)]):
+        pieces = length[start:stop]
+        steps = slice(int(last[start] + 1 - pieces[0]), int(last[stop - 1] + 1))
+        if powers is None:
+            yield steps, pieces, 1.0
+        else:
+            start_of_each = (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
+            yield steps, pieces, powers[torch.arange(len(start_of_each)) - start_of_each]
+
+
+def _sums(steps: Tensor, pieces: Tensor) -> Tensor:
+    return torch.segment_reduce(steps, "sum", lengths=pieces, unsafe=True)
