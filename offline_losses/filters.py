@@ -188,11 +188,10 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     check_float("observation_statistics", observation=observation)
     check_axis("observation_statistics", "observation", observation, "dimension")
     check_flags("observation_statistics", observation.shape[:-1], **present(mask=mask))
-    exists = torch.ones_like(observation[..., 0], dtype=torch.bool) if mask is None else mask
-    exists = exists.unsqueeze(-1).expand_as(observation).reshape(-1, observation.shape[-1])
-    samples = select(exists, upcast(observation).reshape(-1, observation.shape[-1]))
-    count = exists.sum(0).clamp(min=1)
-    mean = total(samples, 0) / count
+    exists = None if mask is None else mask.reshape(-1, 1)
+    samples = upcast(observation).reshape(-1, observation.shape[-1])
+    count = max(1, len(samples)) if exists is None else exists.sum().clamp(min=1)
+    mean = total(select(exists, samples), 0) / count
     variance = total(select(exists, samples - mean).square(), 0) / count
     constant = variance == 0  # the square root has no derivative there
     std = torch.where(constant, 0.0, torch.where(constant, 1.0, variance).sqrt())

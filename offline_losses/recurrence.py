@@ -134,8 +134,8 @@ def _scan_forwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated:
     try:
         return _in_chunks(_FORWARDS, b, a, done, terminated)
     except Unsupported:
-        before = [x if x is None or x.dim() == 0 else _turned(x) for x in (a, done, terminated)]
-        return _halved(b.flip(-1), *before).flip(-1)
+        flags = [x if x is None else _turned(x) for x in (done, terminated)]
+        return _halved(b.flip(-1), _turned(a) if a.dim() else a, *flags).flip(-1)
 
 
 def _in_chunks(kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
@@ -251,14 +251,13 @@ def _empty(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor 
     return torch.empty_like(b, memory_format=torch.contiguous_format)
 
 
-def _mapped(
-    operator: Any, info: Any, in_dims: tuple[int | None, ...], b: Tensor, a: Tensor, *flags: Tensor | None
-) -> tuple[Tensor, int]:
+def _mapped(operator: Any, info: Any, in_dims: tuple[int | None, ...], *tensors: Any) -> tuple[Tensor, int]:
     """The mapped axis first, in every tensor that there is."""
-    b, a, *flags = (
+    mapped: list[Any] = [
         x if x is None else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip((b, a, *flags), in_dims, strict=True)
-    )
+        for x, dim in zip(tensors, in_dims, strict=True)
+    ]
+    b, a, *flags = mapped
     return operator(b, a if a.dim() == b.dim() else a.view(-1, *[1] * (b.dim() - 1)).expand_as(b), *flags), 0
 
 
@@ -277,10 +276,11 @@ def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, N
 
 
 # Not by `library.custom_op`, whose checks of every call cost as much as a short scan.
-_library = library.Library("offline_losses", "FRAGMENT")
+_library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _name, _function in {"scan": _scan_backwards, "scan_forwards": _scan_forwards}.items():
-    _library.define(f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor")
-    _library.impl(_name, _function, "CompositeExplicitAutograd")
+    _schema = f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor"
+    _library.define(_schema)  # type: ignore[no-untyped-call]
+    _library.impl(_name, _function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     library.register_fake(f"offline_losses::{_name}", _empty, lib=_library)
 scan, scan_forwards = torch.ops.offline_losses.scan.default, torch.ops.offline_losses.scan_forwards.default
 library.register_vmap("offline_losses::scan", partial(_mapped, scan), lib=_library)

@@ -1,8 +1,8 @@
 """Sums over episodes and a choice among them, twice: with shapes that depend on no value, and faster on the CPU.
 
-Under a transform, on a card and on the meta device nothing may look at a value, so that sums are scattered, and all steps
-are sorted for the few that begin an episode. In compiled code for the CPU each is one operator that takes the episodes as
-pieces of different length: `offline_losses::episode_sum`, `offline_losses::best_episodes`.
+Under a transform, on a card and on the meta device nothing may look at a value, so that sums are scattered, and all
+steps are sorted for the few that begin an episode. In compiled code for the CPU each is one operator that takes the
+episodes as pieces of different length: `offline_losses::episode_sum`, `offline_losses::best_episodes`.
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ class Graph:
         if self._inputs[0].device.type == "cpu":
             if any(node.target in _SLOW for node in traced.graph.nodes):
                 raise NotWorthIt
+            _count_as_numbers(traced.graph)
             if not branching:
                 self._flags = _read_as_numbers(traced.graph)
         with mode:
@@ -204,8 +205,8 @@ def _read(graph: Any, known: int) -> None:
 def _read_as_numbers(graph: Any) -> list[int]:
     """Let loops take flags from floats, which become the last inputs: the places of those flags among the inputs.
 
-    What Inductor writes for the CPU branches on each element of a bool tensor; where flags follow no pattern, that takes
-    longer than all the rest. Operators of this library get the flags as they are.
+    What Inductor writes for the CPU branches on each element of a bool tensor; where flags follow no pattern, that
+    takes longer than all the rest. Operators of this library get the flags as they are.
     """
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     readers = {
@@ -223,6 +224,25 @@ def _read_as_numbers(graph: Any) -> list[int]:
     return found
 
 
+def _count_as_numbers(graph: Any) -> None:
+    """Count flags by adding doubles, exactly, where a quotient of floats is what wants the count.
+
+    Vectors of the CPU hold half as many integers of 64 bits as floats, and turn one into the other slowly.
+    """
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
+        flag, wanted = node.args[0], {user.meta["val"].dtype for user in node.users if user.target is aten.div.Tensor}
+        divides = len(wanted) == 1 and all(user.target is aten.div.Tensor for user in node.users)
+        if divides and flag.meta["val"].dtype is torch.bool:
+            with graph.inserting_before(node):
+                number = graph.call_function(torch.ops.prims.convert_element_type.default, (flag, wanted.pop()))
+            node.replace_input_with(flag, number)
+            node.kwargs = {"dtype": torch.float64}
+            with graph.inserting_after(node):
+                count = graph.call_function(torch.ops.prims.convert_element_type.default, (node, number.args[1]))
+            node.replace_all_uses_with(count, delete_user_cb=lambda user, count=count: user is not count)
+
+
 class Graphs:
     """The graphs of one function, one for each set of assumptions that the shapes so far have needed.
 
@@ -230,9 +250,7 @@ class Graphs:
     writes better loops. When it changes, the next graph leaves it open.
     """
 
-    def __init__(
-        self, function: Callable[..., Sequence[Tensor]], known: int = 0, branching: bool = False
-    ) -> None:
+    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0, branching: bool = False) -> None:
         self._function, self._known, self._branching = function, known, branching
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ class Call:
 
     gradients: Graphs
     scattered: list[int]
+    backward: Graph | None = None
 
     def __init__(
         self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter], values: Sequence[Any]
@@ -49,6 +49,7 @@ class Call:
         ones = [torch.ones_like(end) for end in ends]
         found = torch.autograd.grad(ends, [meta[k] for k in wanted], ones, allow_unused=True) if wanted else ()
         self.starts = [k for k, gradient in zip(wanted, found, strict=True) if gradient is not None]
+        self.order = [self.starts.index(k) if k in self.starts else None for k in range(len(meta))]
 
     def eager(self, values: Sequence[Any]) -> Any:
         """The function itself."""
@@ -108,8 +109,7 @@ class Call:
 
     def placed(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """One gradient or None for each argument of a node: the call, its graph, its knobs, and the tensors."""
-        found = dict(zip(self.starts, gradients, strict=True))
-        return (None, None, None, *(found.get(k) for k in range(len(self.tensors))))
+        return (None, None, None, *[None if i is None else gradients[i] for i in self.order])
 
 
 class Joint(Function):
@@ -123,17 +123,14 @@ class Joint(Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        count, (scale,) = len(ctx.call.starts), upstream
-        saved = ctx.saved_tensors
-        gradients, tensors = saved[:count], saved[count:]
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        call, saved = ctx.call, ctx.saved_tensors
+        count = len(call.starts)
         if torch.is_grad_enabled():
-            return ctx.call.placed(ctx.call.again(tensors, upstream))
-        if scale.is_cpu:  # elsewhere a look at it would wait for the device
-            with suppress(RuntimeError):  # a batch of gradients cannot be looked at
-                if scale.item() == 1.0:
-                    return ctx.call.placed(gradients)
-        return ctx.call.placed([gradient * scale for gradient in gradients])
+            return call.placed(call.again(saved[count:], [scale]))
+        if scale.is_cpu and _is_one(scale):  # elsewhere a look at it would wait for the device
+            return call.placed(saved)
+        return call.placed([gradient * scale for gradient in saved[:count]])
 
 
 class Separate(Function):
@@ -160,12 +157,12 @@ class Separate(Function):
             return call.placed(call.again(tensors, given))
         results = [x for x, _ in ctx.results]
         inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given), *results]
-        try:
-            graph = call.gradients.fit(inputs)
-        except Unsupported as reason:
-            say(str(reason))
-            graph = None
-        return call.placed(graph(*inputs) if graph else call.again(tensors, given))
+        if call.backward is None:
+            try:
+                call.backward = call.gradients.fit(inputs)
+            except Unsupported as reason:
+                say(str(reason))
+        return call.placed(call.backward(*inputs) if call.backward else call.again(tensors, given))
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -176,6 +173,13 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.total += not func.is_view
         return func(*args, **(kwargs or {}))
+
+
+def _is_one(x: Tensor) -> bool:
+    try:
+        return x.item() == 1.0
+    except RuntimeError:  # a batch of gradients cannot be looked at
+        return False
 
 
 def _no_view(x: Tensor) -> Tensor:

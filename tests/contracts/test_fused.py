@@ -34,7 +34,7 @@ def fused_twin(case: Case) -> Callable[..., Any]:
     """A fused function that generates code for small inputs too, where the public one runs the function itself."""
     if case.row.name not in _eager_to_compile:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(twin, "_LIGHT", set())
+            patch.setattr(twin, "_LIGHT", {})
             _eager_to_compile[case.row.name] = twin.fuse(case.row.function)
     return _eager_to_compile[case.row.name]
 
@@ -86,6 +86,22 @@ def test_values_and_gradients_over_a_schedule(case: Case) -> None:
                     assert one is other, twice
                 else:
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_loops_read_flags_as_numbers() -> None:
+    """Loops on the CPU do, values and gradients equal; the operator under the returns takes them as they are."""
+    reward, flag = torch.randn(64, 40), torch.rand(64, 40) < 0.5
+    last, value = torch.rand(64, 40) < 0.5, torch.randn(64, 40, requires_grad=True)
+    for name, arguments, numbers in (
+        ("bellman_target", (reward, value, flag), [2]),
+        ("lambda_return", (reward, value, flag, last), [2, 3]),
+        ("discounted_return", (reward, last), []),
+    ):
+        function = twin.fuse(getattr(offline_losses, name))
+        assert function(*arguments).allclose(getattr(offline_losses, name)(*arguments), atol=1e-6)
+        (graph,) = (graph for key, graphs in function.graphs.items() if key[0] == "value" for graph in graphs._graphs)
+        assert graph._flags == numbers
 
 
 @each_function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -411,6 +412,42 @@ def test_sorting_episodes_equals_sorting_steps(
     assert kept.equal(return_filter(reward, done, fraction=fraction, discount=discount, by=by)), steps
 
 
+@pytest.mark.parametrize("function", [episode_return, reward_scale])
+@given(data=st.data(), discount=st.sampled_from([1.0, 0.9, 0.0]))
+def test_pieces_equal_scattered_sums(function: Callable[..., Tensor], data: st.DataObject, discount: float) -> None:
+    """Compiled code takes the episodes one by one: the same values and gradients, for rows and a flat dataset."""
+    reward, done, _ = data.draw(ranked(ties=False))
+    reward, done = reward.double(), done.clone()
+    done[-1] = data.draw(st.booleans())
+    weight = data.draw(tensors(tuple(reward.shape)))
+    for shape in (reward.shape, (1, -1), *([(2, -1)] if len(reward) % 2 == 0 else [])):
+        arguments = reward.view(shape), done.view(shape)
+        expected = weighted(function, *arguments, weight, discount)
+        with compiling():
+            actual = weighted(function, *arguments, weight, discount)
+        for one, other in zip(actual, expected, strict=True):
+            close(one, other)
+
+
+def weighted(
+    function: Callable[..., Tensor], reward: Tensor, done: Tensor, weight: Tensor, discount: float
+) -> list[Tensor]:
+    """The value and its gradient, each element of it weighted."""
+    x = reward.clone().requires_grad_()
+    value = function(x, done, discount=discount)
+    return [value.detach(), *torch.autograd.grad(value, x, weight.view(value.shape) if value.dim() else None)]
+
+
+def test_the_discount_of_episodes_has_a_gradient_in_compiled_code() -> None:
+    """Pieces know none by the discount, so that sums are scattered where it is wanted."""
+    reward, done = torch.rand(12, dtype=torch.float64), torch.tensor([False, False, False, True] * 3)
+    discount = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    with compiling():
+        (slope,) = torch.autograd.grad(episode_return(reward, done, discount=discount).sum(), discount)
+    steps = torch.arange(4, dtype=torch.float64)
+    close(slope, (4 * reward.view(3, 4) * steps * 0.9 ** (steps - 1).clamp(min=0)).sum())
+
+
 def test_equal_episodes_tie_wherever_they_lie() -> None:
     """In compiled code rewards are added up in blocks: the same sum stands in another block."""
     episode = torch.zeros(26)
@@ -422,7 +459,9 @@ def test_equal_episodes_tie_wherever_they_lie() -> None:
     done[ends] = True
     with compiling():
         kept = return_filter(reward, done, fraction=4 / len(ends), discount=0.99)
+        total = episode_return(reward.double(), done, discount=0.99)[ends]
     assert kept[ends].nonzero().flatten().tolist() == [0, 1, 2, first]  # the longer one is best, then the earliest
+    assert total.unique().tolist() == [total[0], 0.0]
 
 
 def test_the_operator_is_registered_soundly() -> None:
@@ -435,3 +474,11 @@ def test_the_operator_is_registered_soundly() -> None:
     mapped = torch.vmap(lambda r, d: select(r, d, share, factor, "episodes"))(reward, done)
     for row in range(2):
         assert mapped[row].equal(return_filter(reward[row], done[row], fraction=0.5))
+    add = torch.ops.offline_losses.episode_sum
+    for transposed in (False, True):
+        library.opcheck(add.default, (reward.clone().requires_grad_(), done, factor, transposed))
+        assert torch.autograd.gradcheck(
+            lambda x, t=transposed: add(x, done, factor * 0.9, t), (reward.double().requires_grad_(),)
+        )
+    totals = torch.vmap(lambda r, d: add(r, d, factor, False))(reward, done)
+    close(totals, add(reward, done, factor, False))

@@ -212,6 +212,31 @@ def test_chunks_equal_the_halves(steps: int) -> None:
     close(chunked, discounted_return(b, done, discount=0.9))
 
 
+@pytest.mark.parametrize("flags", ["none", "done", "both"])
+@pytest.mark.parametrize("factor", ["each", "one"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 16, 17, 64, 257, 5000])
+def test_chunks_forwards_are_the_adjoint(steps: int, factor: str, flags: str) -> None:
+    """The operator of gradients, at lengths around its chunks, against the loop, with NaN behind every cut."""
+    g, a, cut = random_problem(steps, rows=2)
+    a = a if factor == "each" else torch.tensor(0.9, dtype=torch.float64)
+    done, terminated = {"none": (None, None), "done": (cut, None), "both": (cut, torch.rand(cut.shape) < 0.1)}[flags]
+    either = torch.zeros_like(cut) if done is None else done if terminated is None else done | terminated
+    expected = adjoint(g, a.expand_as(g), either)
+    close(torch.ops.offline_losses.scan_forwards(g, a, done, terminated), expected)
+    if factor == "each":
+        spoiled = torch.where(either, NAN, a)
+        close(torch.ops.offline_losses.scan_forwards(g, spoiled, done, terminated), expected)
+
+
+def test_both_flags_cut() -> None:
+    """Two flags are one flag that is True where either is."""
+    b, a, done = random_problem(300)
+    terminated = torch.rand(done.shape) < 0.1
+    scan = torch.ops.offline_losses.scan
+    close(scan(b, a, done, terminated), linear_recurrence(b, a, cut=done | terminated))
+    close(scan(b, a), linear_recurrence(b, a))
+
+
 def test_chunks_stop_at_a_cut() -> None:
     """Neither the values nor the factors behind a cut have any influence, NaN and infinity included."""
     b, a, cut = random_problem(200)
@@ -234,6 +259,9 @@ def test_the_operator_is_registered_soundly(factor: str) -> None:
     b.requires_grad_()
     a = (a if factor == "each" else torch.tensor(0.9, dtype=torch.float64)).requires_grad_()
     library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut))
+    library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut, ~cut))
+    library.opcheck(torch.ops.offline_losses.scan.default, (b, a))
+    library.opcheck(torch.ops.offline_losses.scan_forwards.default, (b.detach(), a.detach(), cut))
     assert torch.autograd.gradcheck(torch.ops.offline_losses.scan, (b, a, cut))
 
 
@@ -245,6 +273,8 @@ def test_the_operator_under_vmap() -> None:
     close(torch.vmap(scan, in_dims=(1, 1, None))(b.T, a.T, cut[0]), scan(b, a, cut[:1].expand(3, -1)))
     factors = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
     close(torch.vmap(scan)(b, factors, cut), scan(b, factors.unsqueeze(-1).expand_as(b), cut))
+    forwards = torch.ops.offline_losses.scan_forwards
+    close(torch.vmap(forwards)(b, a, cut), forwards(b, a, cut))
 
 
 def test_the_operator_on_strided_tensors() -> None:
