@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offline_losses._core.passes import count_as_numbers, read_as_numbers, read_results
+
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
 
@@ -141,15 +143,15 @@ class Graph:
         aliases = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
         for node in [node for node in traced.graph.nodes if node.target in aliases]:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
-        _read(traced.graph, known)
+        read_results(traced.graph, known)
         traced.graph.eliminate_dead_code()
         self._flags: list[int] = []
         if self._inputs[0].device.type == "cpu":
             if any(node.target in _SLOW for node in traced.graph.nodes):
                 raise NotWorthIt
-            _count_as_numbers(traced.graph)
+            count_as_numbers(traced.graph)
             if not branching:
-                self._flags = _read_as_numbers(traced.graph)
+                self._flags = read_as_numbers(traced.graph)
         with mode:
             numbers = [torch.empty_like(self._inputs[i], dtype=torch.float32) for i in self._flags]
         traced = GraphModule(traced, fx_graph_cse(traced.graph))
@@ -189,58 +191,6 @@ class Graph:
         numbers = [tensors[i].view(torch.uint8).float() for i in self._flags]
         result: Sequence[Tensor] = self._run([*tensors, *numbers])
         return result
-
-
-def _read(graph: Any, known: int) -> None:
-    """Take the first results from the last inputs, in place of computing them."""
-    *_, end = graph.nodes
-    results = end.args[0]
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for result, given in zip(results[:known], inputs[len(inputs) - known :], strict=True):
-        if result.op != "placeholder":
-            result.replace_all_uses_with(given, delete_user_cb=lambda user: user is not end)
-    end.args = (results[known:],)
-
-
-def _read_as_numbers(graph: Any) -> list[int]:
-    """Let loops take flags from floats, which become the last inputs: the places of those flags among the inputs.
-
-    What Inductor writes for the CPU branches on each element of a bool tensor; where flags follow no pattern, that
-    takes longer than all the rest. Operators of this library get the flags as they are.
-    """
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    readers = {
-        i: [user for user in flag.users if user.op != "output" and not str(user.target).startswith("offline_losses.")]
-        for i, flag in enumerate(inputs)
-        if flag.meta["val"].dtype is torch.bool
-    }
-    found = [i for i, users in readers.items() if users]
-    with graph.inserting_before(inputs[-1].next):
-        numbers = [graph.placeholder(f"{inputs[i].name}_number") for i in found]
-        for i, number in zip(found, numbers, strict=True):
-            flag = graph.call_function(torch.ops.aten.ne.Scalar, (number, 0))
-            for user in readers[i]:
-                user.replace_input_with(inputs[i], flag)
-    return found
-
-
-def _count_as_numbers(graph: Any) -> None:
-    """Count flags by adding doubles, exactly, where a quotient of floats is what wants the count.
-
-    Vectors of the CPU hold half as many integers of 64 bits as floats, and turn one into the other slowly.
-    """
-    aten = torch.ops.aten
-    for node in graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
-        flag, wanted = node.args[0], {user.meta["val"].dtype for user in node.users if user.target is aten.div.Tensor}
-        divides = len(wanted) == 1 and all(user.target is aten.div.Tensor for user in node.users)
-        if divides and flag.meta["val"].dtype is torch.bool:
-            with graph.inserting_before(node):
-                number = graph.call_function(torch.ops.prims.convert_element_type.default, (flag, wanted.pop()))
-            node.replace_input_with(flag, number)
-            node.kwargs = {"dtype": torch.float64}
-            with graph.inserting_after(node):
-                count = graph.call_function(torch.ops.prims.convert_element_type.default, (node, number.args[1]))
-            node.replace_all_uses_with(count, delete_user_cb=lambda user, count=count: user is not count)
 
 
 class Graphs:

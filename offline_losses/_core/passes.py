@@ -1,0 +1,59 @@
+"""What is changed in a traced graph before the compiler gets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def read_results(graph: Any, known: int) -> None:
+    """Take the first results from the last inputs, in place of computing them."""
+    *_, end = graph.nodes
+    results = end.args[0]
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for result, given in zip(results[:known], inputs[len(inputs) - known :], strict=True):
+        if result.op != "placeholder":
+            result.replace_all_uses_with(given, delete_user_cb=lambda user: user is not end)
+    end.args = (results[known:],)
+
+
+def read_as_numbers(graph: Any) -> list[int]:
+    """Let loops take flags from floats, which become the last inputs: the places of those flags among the inputs.
+
+    What Inductor writes for the CPU branches on each element of a bool tensor; where flags follow no pattern, that
+    takes longer than all the rest. Operators of this library get the flags as they are.
+    """
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    readers = {
+        i: [user for user in flag.users if user.op != "output" and not str(user.target).startswith("offline_losses.")]
+        for i, flag in enumerate(inputs)
+        if flag.meta["val"].dtype is torch.bool
+    }
+    found = [i for i, users in readers.items() if users]
+    with graph.inserting_before(inputs[-1].next):
+        numbers = [graph.placeholder(f"{inputs[i].name}_number") for i in found]
+        for i, number in zip(found, numbers, strict=True):
+            flag = graph.call_function(torch.ops.aten.ne.Scalar, (number, 0))
+            for user in readers[i]:
+                user.replace_input_with(inputs[i], flag)
+    return found
+
+
+def count_as_numbers(graph: Any) -> None:
+    """Count flags by adding doubles, exactly, where a quotient of floats is what wants the count.
+
+    Vectors of the CPU hold half as many integers of 64 bits as floats, and turn one into the other slowly.
+    """
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
+        flag, wanted = node.args[0], {user.meta["val"].dtype for user in node.users if user.target is aten.div.Tensor}
+        divides = len(wanted) == 1 and all(user.target is aten.div.Tensor for user in node.users)
+        if divides and flag.meta["val"].dtype is torch.bool:
+            with graph.inserting_before(node):
+                number = graph.call_function(torch.ops.prims.convert_element_type.default, (flag, wanted.pop()))
+            node.replace_input_with(flag, number)
+            node.kwargs = {"dtype": torch.float64}
+            with graph.inserting_after(node):
+                count = graph.call_function(torch.ops.prims.convert_element_type.default, (node, number.args[1]))
+            node.replace_all_uses_with(count, delete_user_cb=lambda user, count=count: user is not count)
