@@ -91,8 +91,10 @@ def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) ->
         last, length = _episodes(done)
         for steps, pieces, factor in _blocks(last, length, discount):
             terms = x.reshape(-1)[steps].double()
-            sums = _sums(terms if transposed else terms * factor, pieces).repeat_interleave(pieces)
-            result.view(-1)[steps] = sums * factor if transposed else sums
+            if transposed:
+                result.view(-1)[steps] = _times(_sums(terms, pieces).repeat_interleave(pieces), factor)
+            else:
+                result.view(-1)[steps] = _sums(_times(terms, factor), pieces).repeat_interleave(pieces)
     return result
 
 
@@ -167,8 +169,8 @@ def _share(fraction: Knob, total: Tensor) -> Tensor:
 def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
     """The choice with the episodes as pieces of different length."""
     last, length = _episodes(done)
-    blocks = _blocks(last, length, discount)
-    score = torch.cat([_sums(reward.reshape(-1)[steps].double() * factor, pieces) for steps, pieces, factor in blocks])
+    reward, blocks = reward.reshape(-1), _blocks(last, length, discount)
+    score = torch.cat([_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks])
     order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
     used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
     share = int(torch.floor(fraction * int(used[-1]) + 0.5))
@@ -177,20 +179,21 @@ def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tenso
     kept[order[0]] = 1
     edge = torch.zeros(done.numel(), dtype=torch.int8)  # 1 where kept steps begin, -1 where they have ended
     edge[last + 1 - length] = torch.diff(kept[:-1], prepend=kept[-1:])
-    return edge.cumsum(0, dtype=torch.int8).view(torch.bool).view(done.shape)
+    return edge.cumsum_(0).view(torch.bool).view(done.shape)
 
 
 def _episodes(done: Tensor) -> tuple[Tensor, Tensor]:
     """The last step of each episode, looked for eight at a time, and the length of each."""
-    eights = pad(sequence_end(done).flatten(), (0, -done.numel() % 8)).view(-1, 8)
+    end = (done if done[..., -1].all() else sequence_end(done)).flatten()
+    eights = (pad(end, (0, -len(end) % 8)) if len(end) % 8 else end).view(-1, 8)
     rows = eights.view(torch.int64).squeeze(-1).nonzero().squeeze(-1)
     row, column = eights[rows].nonzero(as_tuple=True)
     last = 8 * rows[row] + column
     return last, torch.diff(last, prepend=last.new_tensor([-1]))
 
 
-def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
-    """Episodes that together stay in the processor's cache, and at least one: steps, lengths, and discounts."""
+def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Episodes that together stay in the processor's cache, and at least one: steps, lengths, discounts if any."""
     # the powers once for all, since a power taken in another place of a vector may differ in its last bit
     powers = discount ** torch.arange(int(length.max()), dtype=torch.float64) if float(discount) != 1.0 else None
     block = last // BLOCK
@@ -198,11 +201,17 @@ def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[sl
     for start, stop in pairwise([*starts, len(last)]):
         pieces = length[start:stop]
         steps = slice(int(last[start] + 1 - pieces[0]), int(last[stop - 1] + 1))
-        if powers is None:
-            yield steps, pieces, 1.0
-        else:
-            start_of_each = (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
-            yield steps, pieces, powers[torch.arange(len(start_of_each)) - start_of_each]
+        yield steps, pieces, None if powers is None else powers[_places(pieces)]
+
+
+def _places(pieces: Tensor) -> Tensor:
+    """How many steps of its episode lie before each step."""
+    first = (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
+    return torch.arange(len(first)) - first
+
+
+def _times(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor
 
 
 def _sums(steps: Tensor, pieces: Tensor) -> Tensor:
