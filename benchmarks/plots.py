@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from benchmarks.measure import Measurement
 from benchmarks.variants import MODES
 
+INK = "#7a7f87"  # is read on white and on the dark page alike
 STYLE = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,7 +39,7 @@ def draw(rows: list[Measurement], folder: Path, prefix: str = "") -> list[Path]:
             figure = figure_of([row for row in rows if row.median_us is not None])
             if figure is not None:
                 path = folder / f"{prefix}{name}.svg"
-                figure.savefig(path, metadata={"Date": None})
+                figure.savefig(path, metadata={"Date": None}, transparent=True)
                 plt.close(figure)
                 paths.append(path)
     return paths
@@ -55,7 +57,13 @@ def _updates(rows: list[Measurement]) -> Figure | None:
                   [_milliseconds(row.p80_us) - _milliseconds(row.median_us) for row in bars]]  # fmt: skip
         colors = [OURS if row.variant in ("eager", "compiled") else THEIRS for row in bars]
         heights = [_milliseconds(row.median_us) for row in bars]
-        axes.barh([row.variant for row in bars], heights, xerr=spread, color=colors, error_kw={"linewidth": 0.8})
+        axes.barh(
+            [row.variant for row in bars],
+            heights,
+            xerr=spread,
+            color=colors,
+            error_kw={"linewidth": 0.8, "ecolor": INK},
+        )
         axes.axvline(_milliseconds(bars[0].floor_us), color=FLOOR, linewidth=1, label="its matrix products alone")
         axes.set(title=name, xlabel="milliseconds for one update")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
@@ -79,7 +87,7 @@ def _functions(rows: list[Measurement]) -> Figure | None:
     axes.imshow(cells, norm=matplotlib.colors.LogNorm(0.5, 8), cmap="RdYlGn", aspect="auto")
     for y, line in enumerate(cells):
         for x, ratio in enumerate(line):
-            axes.text(x, y, f"{ratio:.1f}", ha="center", va="center", fontsize=7)
+            axes.text(x, y, f"{ratio:.1f}", ha="center", va="center", fontsize=7, color="black")
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
     axes.set_yticks(range(len(names)), names)
     axes.set(title="eager ÷ fused, forward and backward", xlabel="elements")
