@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import signal
 import statistics
 import time
@@ -19,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.variants import Run, Variant
 
 BUDGET = 0.6  # seconds for all samples of one piece of work; more if the fewest rounds take longer
-BLOCK = {"cpu": 5e-4, "cuda": 3e-3}  # seconds of one sample at least: many calls of a short function
+BLOCK = {"cpu": 1e-3, "cuda": 3e-3}  # seconds of one sample at least: many calls of a short function
 ROUNDS = (5, 100)
 
 
@@ -34,16 +35,21 @@ class Times:
 
 
 def interleave(runs: Mapping[str, Run], device: torch.device, budget: float) -> dict[str, Times]:
-    """Seconds of one call of each, from blocks of calls in a round-robin that starts with another one each round."""
+    """Seconds of one call of each, from blocks of calls, in a new order each round.
+
+    What runs before a block has filled the processor's caches with its own code, which costs the block's first call a
+    few microseconds, so that no one shall always come after the same other one.
+    """
     once = {name: _block(run, 1, device) for name, run in runs.items()}
     calls = {name: max(1, round(BLOCK[device.type] / max(seconds, 1e-7))) for name, seconds in once.items()}
     one_round = sum(once[name] * calls[name] for name in runs)
     rounds = int(min(max(budget / one_round, ROUNDS[0]), ROUNDS[1]))
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
+    names, order = list(runs), random.Random(0)
     with _no_collection():
-        for start in range(rounds):
-            for name in names[start % len(names) :] + names[: start % len(names)]:
+        for _ in range(rounds):
+            order.shuffle(names)
+            for name in names:
                 samples[name].append(_block(runs[name], calls[name], device) / calls[name])
     return {name: summarize(values) for name, values in samples.items()}
 

@@ -112,12 +112,14 @@ def tanh_gaussian_log_prob(
     _check_gaussian("tanh_gaussian_log_prob", mean, log_std, **present(action=action, pre_tanh=pre_tanh))
     if pre_tanh is not None:
         x, dtype = upcast(pre_tanh), promoted(mean, log_std, pre_tanh)
+        log_slope = 2 * (math.log(2) - x - softplus(-2 * x))
     else:
         assert action is not None
         inside = upcast(action)
         limit = scalar(1 - margin, inside)
-        x, dtype = torch.maximum(torch.minimum(inside, limit), -limit).atanh(), promoted(mean, log_std, action)
-    log_slope = 2 * (math.log(2) - x - softplus(-2 * x))
+        inside, dtype = torch.maximum(torch.minimum(inside, limit), -limit), promoted(mean, log_std, action)
+        above, below = torch.log1p(inside), torch.log1p(-inside)  # the same slope, 1 - a^2, and half of atanh's work
+        x, log_slope = (above - below) / 2, above + below
     return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
 
 

@@ -108,7 +108,8 @@ def softmax_weights(
         Q-learning, a Boltzmann distribution).
     """
     logits, _, exists, _ = _logits("softmax_weights", q, log_density, temperature, mask)
-    weights = torch.where(exists, logits.softmax(-1), 0.0).detach()
+    e = logits.detach().exp()
+    weights = torch.where(exists, e / e.sum(-1, keepdim=True), 0.0)
     return weights.to(promoted(q) if log_density is None else promoted(q, log_density))
 
 
@@ -141,8 +142,9 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
         Shannon, A Mathematical Theory of Communication, Bell System Technical Journal 27, 1948, section 6.
     """
     logits, _, exists, row = _logits("softmax_entropy", q, None, temperature, mask)
-    log_p = torch.where(exists, logits.log_softmax(-1), 0.0)  # 0 log 0 = 0
-    return torch.where(row, -(logits.softmax(-1) * log_p).sum(-1), 0.0).to(q.dtype)
+    e, surprise = logits.exp(), torch.where(exists, -logits, 0.0)  # 0 log 0 = 0
+    total = e.sum(-1)
+    return torch.where(row, total.log() + (e * surprise).sum(-1) / total, 0.0).to(q.dtype)
 
 
 def _logits(
