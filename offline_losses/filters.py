@@ -190,7 +190,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     check_flags("observation_statistics", observation.shape[:-1], **present(mask=mask))
     exists = None if mask is None else mask.reshape(-1, 1)
     samples = upcast(observation).reshape(-1, observation.shape[-1])
-    count = max(1, len(samples)) if exists is None else exists.sum().clamp(min=1)
+    count = max(1, samples.shape[0]) if exists is None else exists.sum().clamp(min=1)
     mean = total(select(exists, samples), 0) / count
     variance = total(select(exists, samples - mean).square(), 0) / count
     constant = variance == 0  # the square root has no derivative there

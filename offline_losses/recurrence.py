@@ -52,5 +52,5 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
 
 
 def constant_recurrence(b: Tensor, factor: Knob, done: Tensor, terminated: Tensor | None = None) -> Tensor:
-    """`linear_recurrence` with the same factor at every step, which is never written to memory."""
+    """`linear_recurrence` with the same factor at every step, which compiled code does not write to memory."""
     return solve(b, scalar(factor, b).to(b.dtype), done, terminated)

@@ -39,15 +39,15 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
 
     Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
     """
-    if _looks(reward, discount):
-        return _look(reward, done, discount)
+    if _takes_pieces(reward, discount):
+        return _by_pieces(reward, done, discount)
     total, first_step = _totals(reward, done, discount)
     return total.gather(-1, first_step)
 
 
 def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """The same on the first step at least."""
-    return _look(reward, done, discount) if _looks(reward, discount) else _totals(reward, done, discount)[0]
+    return _by_pieces(reward, done, discount) if _takes_pieces(reward, discount) else _totals(reward, done, discount)[0]
 
 
 def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
@@ -58,14 +58,17 @@ def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tens
     return _by_steps(reward, done, fraction, discount, by)
 
 
-def _looks(reward: Tensor, discount: Knob) -> bool:
-    """Whether code may be generated that looks at values; it knows no derivative by the discount."""
+def _takes_pieces(reward: Tensor, discount: Knob) -> bool:
+    """Whether this is compiled for the CPU, without a transform and without a derivative by the discount."""
     fixed = not (isinstance(discount, Tensor) and discount.requires_grad)
-    return torch.compiler.is_compiling() and reward.is_cpu and fixed
+    plain = torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return plain and reward.is_cpu and fixed
 
 
-def _look(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
-    total: Tensor = _episode_sum(reward, done, scalar(discount, reward.new_empty((), dtype=torch.float64)), False)
+def _by_pieces(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    """Return of each episode, on all of its steps."""
+    factor = discount if isinstance(discount, Tensor) else torch.full((), discount, dtype=torch.float64)
+    total: Tensor = _episode_sum(reward, done, factor, False)
     return total
 
 
@@ -74,7 +77,7 @@ def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tenso
     step = torch.arange(reward.shape[-1], device=reward.device)
     first_step = torch.where(sequence_start(done), step, 0).cummax(-1).values
     reward = reward.double()
-    powers = scalar(discount, reward) ** step
+    powers = scalar(discount, reward).to(reward.dtype) ** step
     terms = reward * powers[step - first_step]
     return torch.zeros_like(terms).scatter_add(-1, first_step, terms), first_step
 
@@ -82,6 +85,7 @@ def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tenso
 @library.custom_op(
     "offline_losses::episode_sum",
     mutates_args=(),
+    device_types="cpu",
     schema="(Tensor x, Tensor done, Tensor discount, bool transposed) -> Tensor",
 )
 def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
@@ -173,7 +177,7 @@ def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tenso
     score = torch.cat([_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks])
     order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
     used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
-    share = int(torch.floor(fraction * int(used[-1]) + 0.5))
+    share = int(_share(fraction, used[-1]))
     kept = torch.zeros(len(length) + 1, dtype=torch.int8)  # one more, behind the end
     kept[order[used <= share]] = 1
     kept[order[0]] = 1
@@ -185,7 +189,9 @@ def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tenso
 def _episodes(done: Tensor) -> tuple[Tensor, Tensor]:
     """The last step of each episode, looked for eight at a time, and the length of each."""
     end = (done if done[..., -1].all() else sequence_end(done)).flatten()
-    eights = (pad(end, (0, -len(end) % 8)) if len(end) % 8 else end).view(-1, 8)
+    if len(end) % 8 or end.storage_offset() % 8:
+        end = pad(end, (0, -len(end) % 8))
+    eights = end.view(-1, 8)
     rows = eights.view(torch.int64).squeeze(-1).nonzero().squeeze(-1)
     row, column = eights[rows].nonzero(as_tuple=True)
     last = 8 * rows[row] + column

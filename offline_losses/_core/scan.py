@@ -33,7 +33,9 @@ _graphs: dict[Any, Graphs] = {}
 
 def solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """The recurrence, `a` being of `b`'s shape or 0-d."""
-    if torch.compiler.is_compiling():
+    if (
+        torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    ):  # those see no operator's rule
         x: Tensor = scan(b, a, done, terminated)
         return x
     return _halved(b, a, done, terminated)
@@ -75,8 +77,8 @@ def _step(a: Tensor, x: Tensor, cut: Tensor) -> Tensor:
 
 
 def _scan_backwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
-    if b.numel() == 0 or b.device.type == "meta":
-        return torch.empty_like(b)
+    if b.numel() == 0 or b.shape[-1] == 1:
+        return b.clone(memory_format=torch.contiguous_format)
     try:
         return _in_chunks(_BACKWARDS, b, a, done, terminated)
     except Unsupported:
@@ -85,8 +87,8 @@ def _scan_backwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated
 
 def _scan_forwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
     """The same recurrence forwards in time, what gradients follow: a cut keeps the step after it from what it had."""
-    if b.numel() == 0 or b.device.type == "meta":
-        return torch.empty_like(b)
+    if b.numel() == 0 or b.shape[-1] == 1:
+        return b.clone(memory_format=torch.contiguous_format)
     try:
         return _in_chunks(_FORWARDS, b, a, done, terminated)
     except Unsupported:
@@ -96,7 +98,10 @@ def _scan_forwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated:
 
 def _in_chunks(kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """All rows as one sequence, cut where each of them ends."""
-    cut = torch.zeros_like(b, dtype=torch.bool) if done is None else _either(done, terminated).clone()
+    if done is None:
+        cut = torch.zeros_like(b, dtype=torch.bool)
+    else:
+        cut = done.clone() if terminated is None else done | terminated
     cut[..., -1] = True
     return _chunked(kernels, b.flatten(), a.flatten() if a.dim() else a, cut.flatten()).view(b.shape)
 
@@ -224,21 +229,31 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
     a, done, terminated, x = ctx.saved_tensors
     db = scan_forwards(upstream, a, done, terminated)
-    if not ctx.needs_input_grad[1]:
-        return db, None, None, None
-    following = pad(x[..., 1:], (0, 1))
-    da = db * (following if done is None else torch.where(_either(done, terminated), 0.0, following))
-    return db, da if a.dim() else da.sum(), None, None
+    return db, _slope(db, x, *ctx.saved_tensors[:3]) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _adjoint_forwards(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    a, done, terminated, x = ctx.saved_tensors
+    db = scan(upstream, a, done, terminated)
+    return db, _slope(x, db, *ctx.saved_tensors[:3]) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _slope(early: Tensor, late: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
+    """The gradient of the factors, each of which joins the first of a step to the second of the next one."""
+    late = pad(late[..., 1:], (0, 1))
+    each = early * (late if done is None else torch.where(_either(done, terminated), 0.0, late))
+    return each if a.dim() else each.sum()
 
 
 # Not by `library.custom_op`, whose checks of every call cost as much as a short scan.
 _library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _name, _function in {"scan": _scan_backwards, "scan_forwards": _scan_forwards}.items():
     _schema = f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor"
-    _library.define(_schema)  # type: ignore[no-untyped-call]
+    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
     _library.impl(_name, _function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     library.register_fake(f"offline_losses::{_name}", _empty, lib=_library)
 scan, scan_forwards = torch.ops.offline_losses.scan.default, torch.ops.offline_losses.scan_forwards.default
 library.register_vmap("offline_losses::scan", partial(_mapped, scan), lib=_library)
 library.register_vmap("offline_losses::scan_forwards", partial(_mapped, scan_forwards), lib=_library)
 library.register_autograd("offline_losses::scan", _adjoint, setup_context=_save, lib=_library)
+library.register_autograd("offline_losses::scan_forwards", _adjoint_forwards, setup_context=_save, lib=_library)

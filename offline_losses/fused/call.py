@@ -22,7 +22,7 @@ class Call:
 
     gradients: Graphs
     scattered: list[int]
-    backward: Graph | None = None
+    gradient_graph: Graph | None = None
 
     def __init__(
         self, function: Callable[..., Any], parameters: Sequence[inspect.Parameter], values: Sequence[Any]
@@ -49,7 +49,8 @@ class Call:
         ones = [torch.ones_like(end) for end in ends]
         found = torch.autograd.grad(ends, [meta[k] for k in wanted], ones, allow_unused=True) if wanted else ()
         self.starts = [k for k, gradient in zip(wanted, found, strict=True) if gradient is not None]
-        self.order = [self.starts.index(k) if k in self.starts else None for k in range(len(meta))]
+        # for each tensor the place of its gradient among all gradients, or None
+        self.places = [self.starts.index(k) if k in self.starts else None for k in range(len(meta))]
 
     def eager(self, values: Sequence[Any]) -> Any:
         """The function itself."""
@@ -109,7 +110,7 @@ class Call:
 
     def placed(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """One gradient or None for each argument of a node: the call, its graph, its knobs, and the tensors."""
-        return (None, None, None, *[None if i is None else gradients[i] for i in self.order])
+        return (None, None, None, *[None if i is None else gradients[i] for i in self.places])
 
 
 class Joint(Function):
@@ -157,12 +158,12 @@ class Separate(Function):
             return call.placed(call.again(tensors, given))
         results = [x for x, _ in ctx.results]
         inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given), *results]
-        if call.backward is None:
+        if call.gradient_graph is None:
             try:
-                call.backward = call.gradients.fit(inputs)
+                call.gradient_graph = call.gradients.fit(inputs)
             except Unsupported as reason:
                 say(str(reason))
-        return call.placed(call.backward(*inputs) if call.backward else call.again(tensors, given))
+        return call.placed(call.gradient_graph(*inputs) if call.gradient_graph else call.again(tensors, given))
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]

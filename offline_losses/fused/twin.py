@@ -26,6 +26,7 @@ with its gradient computed beside it, and with a graph of its own for that."""
 SMALL = 16384
 
 _LIGHT = {"return_filter": SMALL, "episode_return": 2**18, "reward_scale": 2**18}
+"""Fewer steps than these are run as they are: to go from episode to episode takes many calls, whatever their number."""
 
 _UNKNOWN: Any = object()
 
@@ -181,7 +182,7 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     examples = [x.contiguous() for x in tensors]
     run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
     if run is None:
-        if not joint and not kernels["value"]:  # not one graph was worth its while
+        if not joint and not kernels["value"]:  # not one graph was worth its while, for whatever gradient
             light.always = math.inf
         return None
     places, kind, node = call.tensors, call.kind, Joint if joint else Separate

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import offline_losses
 from offline_losses import fused
-from offline_losses._core import graph
+from offline_losses._core import graph, passes
 from offline_losses.fused import twin
 
 BATCHES = [1, 2, 3, 17, 256, 300, 4096]
@@ -90,18 +90,50 @@ def test_values_and_gradients_over_a_schedule(case: Case) -> None:
 
 @pytest.mark.usefixtures("_compiles")
 def test_loops_read_flags_as_numbers() -> None:
-    """Loops on the CPU do, values and gradients equal; the operator under the returns takes them as they are."""
-    reward, flag = torch.randn(64, 40), torch.rand(64, 40) < 0.5
-    last, value = torch.rand(64, 40) < 0.5, torch.randn(64, 40, requires_grad=True)
+    """Loops on the CPU do, forwards and backwards; the operator under the returns takes them as they are."""
+    reward, value = torch.randn(64, 40), torch.randn(64, 40)
+    flag, last = torch.rand(64, 40) < 0.5, torch.rand(64, 40) < 0.5
     for name, arguments, numbers in (
         ("bellman_target", (reward, value, flag), [2]),
         ("lambda_return", (reward, value, flag, last), [2, 3]),
         ("discounted_return", (reward, last), []),
     ):
-        function = twin.fuse(getattr(offline_losses, name))
-        assert function(*arguments).allclose(getattr(offline_losses, name)(*arguments), atol=1e-6)
-        (graph,) = (graph for key, graphs in function.graphs.items() if key[0] == "value" for graph in graphs._graphs)
-        assert graph._flags == numbers
+        function, eager = twin.fuse(getattr(offline_losses, name)), getattr(offline_losses, name)
+        inputs = [x.clone().requires_grad_() if x.is_floating_point() else x for x in arguments]
+        wanted = [x for x in inputs if x.requires_grad]
+        actual, expected = (torch.autograd.grad(f(*inputs).square().sum(), wanted) for f in (function, eager))
+        for one, other in zip(actual, expected, strict=True):
+            assert one.allclose(other, atol=1e-5)
+        found = {key[0]: graph._flags for key, graphs in function.graphs.items() for graph in graphs._graphs}
+        assert found == {"value": numbers, "gradient": numbers}
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_ties_are_counted_as_numbers() -> None:
+    """The gradient of a minimum is divided among its ties by a count that is added in double precision."""
+    q = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 2.0, 5.0]] * 64)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "count_as_numbers", lambda nodes: seen.append((passes.count_as_numbers(nodes), nodes)))
+        slopes = [
+            torch.autograd.grad(f(x).sum(), x)[0]
+            for f in (offline_losses.ensemble_min, twin.fuse(offline_losses.ensemble_min))
+            for x in [q.clone().requires_grad_()]
+        ]
+    assert slopes[0].equal(slopes[1])
+    sums = [node for _, nodes in seen for node in nodes.nodes if node.target is torch.ops.aten.sum.dim_IntList]
+    assert [node.kwargs for node in sums] == [{"dtype": torch.float64}]
+
+
+@pytest.mark.usefixtures("_compiles")
+def test_one_graph_for_statistics_without_a_mask() -> None:
+    """The number of samples stays open where nothing but the shape tells it."""
+    function = twin.fuse(offline_losses.observation_statistics)
+    for batch in BATCHES[1:]:
+        observation = torch.randn(batch, 3)
+        for one, other in zip(function(observation), offline_losses.observation_statistics(observation), strict=True):
+            assert one.allclose(other, atol=1e-5)
+    assert [len(graphs) for key, graphs in function.graphs.items() if key[0] == "value"] == [1]
 
 
 @each_function

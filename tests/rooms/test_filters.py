@@ -23,6 +23,7 @@ from offline_losses import (
     return_filter,
     reward_scale,
 )
+from offline_losses._core import episodes as episodes_of_core
 from offline_losses._core.episodes import BLOCK
 from offline_losses._core.graph import compiling
 
@@ -413,8 +414,10 @@ def test_sorting_episodes_equals_sorting_steps(
 
 
 @pytest.mark.parametrize("function", [episode_return, reward_scale])
-@given(data=st.data(), discount=st.sampled_from([1.0, 0.9, 0.0]))
-def test_pieces_equal_scattered_sums(function: Callable[..., Tensor], data: st.DataObject, discount: float) -> None:
+@given(data=st.data(), block=st.sampled_from([3, BLOCK]), discount=st.sampled_from([1.0, 0.9, 0.0]))
+def test_pieces_equal_scattered_sums(
+    function: Callable[..., Tensor], data: st.DataObject, block: int, discount: float
+) -> None:
     """Compiled code takes the episodes one by one: the same values and gradients, for rows and a flat dataset."""
     reward, done, _ = data.draw(ranked(ties=False))
     reward, done = reward.double(), done.clone()
@@ -423,7 +426,8 @@ def test_pieces_equal_scattered_sums(function: Callable[..., Tensor], data: st.D
     for shape in (reward.shape, (1, -1), *([(2, -1)] if len(reward) % 2 == 0 else [])):
         arguments = reward.view(shape), done.view(shape)
         expected = weighted(function, *arguments, weight, discount)
-        with compiling():
+        with compiling(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(episodes_of_core, "BLOCK", block)
             actual = weighted(function, *arguments, weight, discount)
         for one, other in zip(actual, expected, strict=True):
             close(one, other)
@@ -446,6 +450,27 @@ def test_the_discount_of_episodes_has_a_gradient_in_compiled_code() -> None:
         (slope,) = torch.autograd.grad(episode_return(reward, done, discount=discount).sum(), discount)
     steps = torch.arange(4, dtype=torch.float64)
     close(slope, (4 * reward.view(3, 4) * steps * 0.9 ** (steps - 1).clamp(min=0)).sum())
+
+
+def test_flags_may_lie_anywhere() -> None:
+    """Compiled code reads eight flags at a time, from a slice that starts at any byte."""
+    done = torch.rand(49) < 0.3
+    done[-1] = True
+    for start in range(10):
+        reward = torch.rand(49 - start)
+        with compiling():
+            kept = return_filter(reward, done[start:], fraction=0.5)
+        assert kept.equal(return_filter(reward, done[start:], fraction=0.5))
+
+
+@pytest.mark.parametrize("fraction", [0.7, 0.9])
+def test_a_share_is_no_other_in_compiled_code(fraction: float) -> None:
+    """Of 5, 15, ... episodes and a fraction in single precision, which is a little less than it looks."""
+    for count in range(5, 50, 5):
+        reward, done = torch.rand(count), torch.ones(count, dtype=torch.bool)
+        with compiling():
+            kept = return_filter(reward, done, fraction=torch.tensor(fraction))
+        assert kept.equal(return_filter(reward, done, fraction=torch.tensor(fraction)))
 
 
 def test_equal_episodes_tie_wherever_they_lie() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from comparison import close, gradients
@@ -11,7 +13,7 @@ from oracles import ORACLES
 from strategies import batches, masks, reals, tensors
 from torch import Tensor, library
 
-from offline_losses import discounted_return, linear_recurrence
+from offline_losses import discounted_return, episode_return, linear_recurrence
 from offline_losses._core.graph import compiling
 
 NAN = float("nan")
@@ -237,6 +239,14 @@ def test_both_flags_cut() -> None:
     close(scan(b, a), linear_recurrence(b, a))
 
 
+def test_one_step_is_a_copy() -> None:
+    """In a compiled region what is made of the result leaves the input as it was."""
+    b, last = torch.tensor([2.0]), torch.tensor([True])
+    compiled = torch.compile(lambda x: discounted_return(x, last).exp() + 1)
+    assert float(compiled(b)) == pytest.approx(8.389056)
+    assert b.tolist() == [2.0]
+
+
 def test_chunks_stop_at_a_cut() -> None:
     """Neither the values nor the factors behind a cut have any influence, NaN and infinity included."""
     b, a, cut = random_problem(200)
@@ -258,11 +268,32 @@ def test_the_operator_is_registered_soundly(factor: str) -> None:
     b, a, cut = random_problem(20)
     b.requires_grad_()
     a = (a if factor == "each" else torch.tensor(0.9, dtype=torch.float64)).requires_grad_()
-    library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut))
     library.opcheck(torch.ops.offline_losses.scan.default, (b, a, cut, ~cut))
     library.opcheck(torch.ops.offline_losses.scan.default, (b, a))
-    library.opcheck(torch.ops.offline_losses.scan_forwards.default, (b.detach(), a.detach(), cut))
-    assert torch.autograd.gradcheck(torch.ops.offline_losses.scan, (b, a, cut))
+    for operator in (torch.ops.offline_losses.scan, torch.ops.offline_losses.scan_forwards):
+        library.opcheck(operator.default, (b, a, cut))
+        assert torch.autograd.gradcheck(operator, (b, a, cut))
+        assert torch.autograd.gradgradcheck(operator, (b, a, cut))
+        for shape in ((1,), (3, 1)):
+            library.opcheck(operator.default, (torch.rand(shape), torch.rand(shape)))
+
+
+@pytest.mark.parametrize("function", [discounted_return, episode_return])
+@pytest.mark.parametrize("by", ["reward", "discount"])
+def test_derivatives_of_functions_in_a_compiled_region(function: Callable[..., Tensor], by: str) -> None:
+    """`torch.func` sees no rule of an operator, so that the formula itself is compiled."""
+    reward, done = torch.rand(8, dtype=torch.float64), torch.tensor([False, False, False, True] * 2)
+    discount = torch.tensor(0.9, dtype=torch.float64)
+
+    def of(x: Tensor) -> Tensor:
+        result = function(x, done, discount=discount) if by == "reward" else function(reward, done, discount=x)
+        return result.square().sum()
+
+    x = reward if by == "reward" else discount
+    for transformed in (torch.func.grad(of), lambda x: torch.func.jvp(of, (x,), (torch.ones_like(x),))[1]):
+        expected = transformed(x)
+        assert bool((expected != 0).all())
+        close(torch.compile(transformed, backend="aot_eager")(x), expected)
 
 
 def test_the_operator_under_vmap() -> None:
