@@ -70,7 +70,7 @@ def tanh_gaussian_log_prob(
     r"""Log-density of an action $a = \tanh(x)$ with Gaussian $x$: the squashed policy of SAC and CQL.
 
     $$\log \mathcal N(x; \mu, \sigma) - \sum_d \log(1 - \tanh^2 x_d), \qquad
-    \log(1 - \tanh^2 x) = 2 \left( \log 2 - x - \text{softplus}(-2x) \right)$$
+    \log(1 - \tanh^2 x) = 2 \left( \log 2 - x - \text{softplus}(-2x) \right) = \log(1 + a) + \log(1 - a)$$
 
     Give `pre_tanh` for an action that was just sampled: the inverse loses it near the boundary. Give `action` for one
     from the data; it is moved inside by the margin, so that ±1 is finite.
