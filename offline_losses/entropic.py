@@ -24,7 +24,7 @@ from offline_losses._core.checks import (
     check_prediction,
     present,
 )
-from offline_losses._core.reduce import promoted, upcast
+from offline_losses._core.reduce import keep, promoted, upcast
 
 
 def soft_value(
@@ -67,7 +67,7 @@ def soft_value(
         [docs/lineage.md](../lineage.md#soft_value).
     """
     logits, top, _, row = _logits("soft_value", q, log_density, temperature, mask)
-    log_sum = logits.exp().sum(-1).log() + top.squeeze(-1)
+    log_sum = keep(logits.exp().sum(-1)).log() + top.squeeze(-1)
     if log_density is not None:
         log_sum = log_sum - (math.log(q.shape[-1]) if mask is None else mask.sum(-1).clamp(min=1).to(log_sum).log())
     return torch.where(row, temperature * log_sum, 0.0).to(
@@ -143,8 +143,8 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
     """
     logits, _, exists, row = _logits("softmax_entropy", q, None, temperature, mask)
     e, surprise = logits.exp(), torch.where(exists, -logits, 0.0)  # 0 log 0 = 0
-    total = e.sum(-1)
-    return torch.where(row, total.log() + (e * surprise).sum(-1) / total, 0.0).to(q.dtype)
+    total = keep(e.sum(-1))
+    return torch.where(row, total.log() + keep((e * surprise).sum(-1)) / total, 0.0).to(q.dtype)
 
 
 def _logits(
@@ -160,7 +160,7 @@ def _logits(
     logits = torch.where(exists, upcast(q), 0.0) / temperature
     if log_density is not None:
         logits = logits - torch.where(exists, upcast(log_density), 0.0)
-    top = torch.where(exists, logits.detach(), -torch.inf).amax(-1, keepdim=True)
+    top = keep(torch.where(exists, logits.detach(), -torch.inf).amax(-1, keepdim=True))
     row = top != -torch.inf
     top = torch.where(top.isinf(), 0.0, top)
     return torch.where(exists | ~row, logits - top, -torch.inf), top, exists, row.squeeze(-1)

@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from offline_losses._core.graph import Graph, Graphs, Unsupported, say
+from offline_losses._core.reduce import keeping
 
 
 class Call:
@@ -37,9 +38,9 @@ class Call:
     def _outline(self, tensors: Sequence[Tensor]) -> None:
         """Run on the meta device, which raises the function's own errors and costs no arithmetic."""
         meta = [torch.empty_like(x, device="meta", requires_grad=x.requires_grad) for x in tensors]
-        with _Count() as count:  # type: ignore[no-untyped-call]
+        with _Count() as count, keeping() as kept:  # type: ignore[no-untyped-call]
             result = self._evaluate(meta)
-        self.operators = count.total
+        self.operators, self.kept = count.total, len(kept)
         leaves = _leaves(result)
         self.kind = None if isinstance(result, Tensor) else type(result)
         self.dtypes, self.scalar = [leaf.dtype for leaf in leaves], len(leaves) == 1 and leaves[0].dim() == 0
@@ -72,10 +73,18 @@ class Call:
         leaves = _leaves(self._evaluate(flat[:count], flat[count:]))
         return [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
 
+    def forward(self, *flat: Tensor) -> list[Tensor]:
+        """Of tensors and knobs: the results, and what the formula wants to be kept for the gradient."""
+        with keeping() as kept:
+            results = self.value(*flat)
+        return [*results, *kept]
+
     def gradient(self, *flat: Tensor) -> Sequence[Tensor]:
-        """Of tensors, knobs, upstream gradients and results: the results, and the gradients of the tensors."""
+        """Of tensors, knobs, upstream gradients, results and what was kept: these two, and the tensors' gradients."""
         count = len(self.tensors) + len(self.knobs)
-        return self._both(flat[:count], flat[count : count + sum(self.flows)])
+        with keeping() as kept:
+            results, gradients = self._both(flat[:count], flat[count : count + sum(self.flows)])
+        return [*results, *(x.detach() for x in kept), *gradients]
 
     def joint(self, *flat: Tensor) -> Sequence[Tensor]:
         """Of tensors and knobs: the gradients of a 0-d result, and the result.
@@ -83,16 +92,16 @@ class Call:
         In this order, and the result computed anew after them, since Inductor takes a sum into the loop of what
         precedes it, not the reverse.
         """
-        _, *gradients = self._both(flat, [torch.ones((), dtype=self.dtypes[0], device=flat[0].device)])
+        _, gradients = self._both(flat, [torch.ones((), dtype=self.dtypes[0], device=flat[0].device)])
         return [*gradients, *self.value(*flat)]
 
-    def _both(self, flat: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _both(self, flat: Sequence[Tensor], upstream: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Of tensors and knobs: the results, and the gradients of the tensors that have one."""
         inner = [x.detach().requires_grad_() if k in self.starts else x for k, x in enumerate(flat)]
         with torch.enable_grad():
             results = self.value(*inner)
         ends = [end for end, flows in zip(results, self.flows, strict=True) if flows]
-        return [*results, *torch.autograd.grad(ends, [inner[k] for k in self.starts], upstream)]
+        return results, torch.autograd.grad(ends, [inner[k] for k in self.starts], upstream)
 
     def again(self, tensors: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
         """The gradients by autograd, themselves differentiable where it records."""
@@ -135,29 +144,31 @@ class Joint(Function):
 
 
 class Separate(Function):
-    """Results of any shape: their gradients are one more graph, of the inputs and the results.
+    """Results of any shape: their gradients are one more graph, of the inputs, the results and what was kept.
 
     A result may be overwritten, as one of the function itself may: it is kept beside autograd, with its version.
     """
 
     @staticmethod
     def forward(ctx: Any, call: Call, run: Graph, knobs: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        results = tuple(map(_no_view, run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs)))
+        found = run(*(call.contiguous(tensors) if call.scattered else tensors), *knobs)
+        results = tuple(map(_no_view, found[: len(call.flows)]))
         ctx.call, ctx.knobs = call, knobs
         ctx.results = [(x.detach(), x._version) for x in results]
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors, *found[len(call.flows) :])
         ctx.mark_non_differentiable(*(x for x, flows in zip(results, call.flows, strict=True) if not flows))
         return results
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        call, tensors = ctx.call, ctx.saved_tensors
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, kept = saved[: len(call.tensors)], saved[len(call.tensors) :]
         given = [x for x, flows in zip(upstream, call.flows, strict=True) if flows]
         overwritten = any(x._version != version for x, version in ctx.results)
         if torch.is_grad_enabled() or overwritten or any(map(_is_batched, given)):
             return call.placed(call.again(tensors, given))
         results = [x for x, _ in ctx.results]
-        inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in given), *results]
+        inputs = [*call.contiguous(tensors), *ctx.knobs, *(x.contiguous() for x in (*given, *results, *kept))]
         if call.gradient_graph is None:
             try:
                 call.gradient_graph = call.gradients.fit(inputs)

@@ -163,8 +163,8 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     kernels = {
         kind: graphs.setdefault((kind, device, shape, options, size_class(tensors)), Graphs(traced, known))
         for kind, traced, known in (
-            ("value", call.value, 0),
-            ("gradient", call.gradient, len(call.dtypes)),
+            ("value", call.forward if call.starts else call.value, 0),
+            ("gradient", call.gradient, len(call.dtypes) + call.kept),
             ("joint", call.joint, 0),
         )
     }

@@ -109,6 +109,23 @@ def test_loops_read_flags_as_numbers() -> None:
 
 
 @pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize(("name", "left"), [("soft_value", 0), ("softmax_entropy", 0), ("observation_statistics", 1)])
+def test_gradients_read_what_was_kept(name: str, left: int) -> None:
+    """Sums and maxima over a row are not computed again; the derivative by the mean is a sum of its own."""
+    x, seen = torch.randn(64, 5, requires_grad=True), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "count_as_numbers", seen.append)
+        results = leaves(twin.fuse(getattr(offline_losses, name))(x))
+        torch.autograd.grad(results, x, [torch.ones_like(result) for result in results])
+    forwards, backwards = (
+        [str(node.target) for node in nodes.nodes if str(node.target).startswith(("aten.sum", "aten.amax"))]
+        for nodes in seen
+    )
+    assert len(forwards) >= 2
+    assert len(backwards) == left
+
+
+@pytest.mark.usefixtures("_compiles")
 def test_ties_are_counted_as_numbers() -> None:
     """The gradient of a minimum is divided among its ties by a count that is added in double precision."""
     q = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 2.0, 5.0]] * 64)
