@@ -33,9 +33,8 @@ _graphs: dict[Any, Graphs] = {}
 
 def solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """The recurrence, `a` being of `b`'s shape or 0-d."""
-    if (
-        torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
-    ):  # those see no operator's rule
+    transformed = torch._C._are_functorch_transforms_active()  # `torch.func` does not find an operator's derivative
+    if torch.compiler.is_compiling() and not transformed:
         x: Tensor = scan(b, a, done, terminated)
         return x
     return _halved(b, a, done, terminated)
