@@ -75,22 +75,17 @@ def _step(a: Tensor, x: Tensor, cut: Tensor) -> Tensor:
     return a * torch.where(cut, 0.0, x)
 
 
-def _scan_backwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
+def _scan(
+    kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None
+) -> Tensor:
+    """Backwards in time, or forwards as gradients do: a cut keeps the step after it from what it had."""
     if b.numel() == 0 or b.shape[-1] == 1:
         return b.clone(memory_format=torch.contiguous_format)
     try:
-        return _in_chunks(_BACKWARDS, b, a, done, terminated)
+        return _in_chunks(kernels, b, a, done, terminated)
     except Unsupported:
-        return _halved(b, a, done, terminated)
-
-
-def _scan_forwards(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
-    """The same recurrence forwards in time, what gradients follow: a cut keeps the step after it from what it had."""
-    if b.numel() == 0 or b.shape[-1] == 1:
-        return b.clone(memory_format=torch.contiguous_format)
-    try:
-        return _in_chunks(_FORWARDS, b, a, done, terminated)
-    except Unsupported:
+        if kernels is _BACKWARDS:
+            return _halved(b, a, done, terminated)
         flags = [x if x is None else _turned(x) for x in (done, terminated)]
         return _halved(b.flip(-1), _turned(a) if a.dim() else a, *flags).flip(-1)
 
@@ -246,10 +241,10 @@ def _slope(early: Tensor, late: Tensor, a: Tensor, done: Tensor | None, terminat
 
 # Not by `library.custom_op`, whose checks of every call cost as much as a short scan.
 _library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]
-for _name, _function in {"scan": _scan_backwards, "scan_forwards": _scan_forwards}.items():
+for _name, _kernels in {"scan": _BACKWARDS, "scan_forwards": _FORWARDS}.items():
     _schema = f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor"
     _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-    _library.impl(_name, _function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _library.impl(_name, partial(_scan, _kernels), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     library.register_fake(f"offline_losses::{_name}", _empty, lib=_library)
 scan, scan_forwards = torch.ops.offline_losses.scan.default, torch.ops.offline_losses.scan_forwards.default
 library.register_vmap("offline_losses::scan", partial(_mapped, scan), lib=_library)

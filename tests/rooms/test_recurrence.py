@@ -14,7 +14,8 @@ from strategies import batches, masks, reals, tensors
 from torch import Tensor, library
 
 from offline_losses import discounted_return, episode_return, linear_recurrence
-from offline_losses._core.graph import compiling
+from offline_losses._core import scan as scan_of_core
+from offline_losses._core.graph import Unsupported, compiling
 
 NAN = float("nan")
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1000]
@@ -228,6 +229,21 @@ def test_chunks_forwards_are_the_adjoint(steps: int, factor: str, flags: str) ->
     if factor == "each":
         spoiled = torch.where(either, NAN, a)
         close(torch.ops.offline_losses.scan_forwards(g, spoiled, done, terminated), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 33])
+def test_without_a_compiler_the_operators_solve_by_halves(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Both directions, where nothing can be generated."""
+
+    def unsupported(*_: object) -> None:
+        raise Unsupported
+
+    monkeypatch.setattr(scan_of_core, "_run", unsupported)
+    b, a, cut = random_problem(steps)
+    terminated = torch.rand(cut.shape) < 0.1
+    expected = linear_recurrence(b, a, cut=cut | terminated)
+    close(torch.ops.offline_losses.scan(b, a, cut, terminated), expected)
+    close(torch.ops.offline_losses.scan_forwards(b, a, cut, terminated), adjoint(b, a, cut | terminated))
 
 
 def test_both_flags_cut() -> None:
