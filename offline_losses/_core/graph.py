@@ -145,6 +145,7 @@ class Graph:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
         read_results(traced.graph, known)
         traced.graph.eliminate_dead_code()
+        traced.graph.output_node().type = None  # an annotation, which older versions cannot put into a cache's key
         self._flags: list[int] = []
         if self._inputs[0].device.type == "cpu":
             if any(node.target in _SLOW for node in traced.graph.nodes):

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ledger import CASES, LEDGER, Case, Knob, Row, Values, leaves, total
 from test_errors import wrong_inputs
 from test_transforms import FULLEST, schedule
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 import offline_losses
 from offline_losses import fused
@@ -507,6 +509,19 @@ def test_stances(fresh: Callable[..., Tensor]) -> None:
         before = len(fresh.graphs)
         fresh(x.double(), x.double())
         assert len(fresh.graphs) == before
+
+
+@pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize("case", [case for case in FULLEST if case.row.name == "discounted_return"], ids=str)
+def test_code_is_kept_for_the_next_process(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What one process has generated another one finds on disk: nothing in a graph keeps it out of the cache."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    inputs = case.build((300,), dtype=torch.float32)
+    for expected in ("fxgraph_cache_miss", "fxgraph_cache_hit"):
+        counters.clear()
+        twin.fuse(case.row.function)(**inputs)
+        seen = {name: count for name, count in counters["inductor"].items() if name.startswith("fxgraph_cache")}
+        assert set(seen) == {expected}, seen
 
 
 @pytest.mark.usefixtures("_compiles")
