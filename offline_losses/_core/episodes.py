@@ -1,8 +1,8 @@
 """Sums over episodes and a choice among them, twice: with shapes that depend on no value, and faster on the CPU.
 
 Under a transform, on a card and on the meta device nothing may look at a value, so that sums are scattered, and all
-steps are sorted for the few that begin an episode. In compiled code for the CPU each is one operator that takes the
-episodes as pieces of different length: `offline_losses::episode_sum`, `offline_losses::best_episodes`.
+steps are sorted for the few that begin an episode. In compiled code each is one operator, `offline_losses::episode_sum`
+and `offline_losses::best_episodes`, which on the CPU takes the episodes as pieces of different length.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.reduce import scalar
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
@@ -39,15 +38,17 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
 
     Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
     """
-    if _takes_pieces(reward, discount):
-        return _by_pieces(reward, done, discount)
+    if _is_compiled(reward, discount):
+        return _in_one_operator(reward, done, discount)
     total, first_step = _totals(reward, done, discount)
     return total.gather(-1, first_step)
 
 
 def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """The same on the first step at least."""
-    return _by_pieces(reward, done, discount) if _takes_pieces(reward, discount) else _totals(reward, done, discount)[0]
+    if _is_compiled(reward, discount):
+        return _in_one_operator(reward, done, discount)
+    return _totals(reward, done, discount)[0]
 
 
 def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
@@ -58,38 +59,69 @@ def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tens
     return _by_steps(reward, done, fraction, discount, by)
 
 
-def _takes_pieces(reward: Tensor, discount: Knob) -> bool:
-    """Whether this is compiled for the CPU, without a transform and without a derivative by the discount."""
+def _is_compiled(reward: Tensor, discount: Knob) -> bool:
+    """Whether this is compiled, without a transform and without a derivative by the discount."""
     fixed = not (isinstance(discount, Tensor) and discount.requires_grad)
-    plain = torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
-    return plain and reward.is_cpu and fixed
+    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active() and fixed
 
 
-def _by_pieces(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
+def _in_one_operator(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """Return of each episode, on all of its steps."""
-    factor = discount if isinstance(discount, Tensor) else torch.full((), discount, dtype=torch.float64)
-    total: Tensor = _episode_sum(reward, done, factor, False)
+    total: Tensor = _episode_sum(reward, done, _double(discount, done), False)
     return total
 
 
 def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """Return of each episode, on its first step, and the index of each step's first step."""
-    step = torch.arange(reward.shape[-1], device=reward.device)
+    first_step, factor = _powers(done, discount)
+    return _scattered(reward.double() * factor, first_step), first_step
+
+
+def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+    """The index of each step's first step, and the discount to the power of their distance."""
+    step = torch.arange(done.shape[-1], device=done.device)
     first_step = torch.where(sequence_start(done), step, 0).cummax(-1).values
-    reward = reward.double()
-    powers = scalar(discount, reward).to(reward.dtype) ** step
-    terms = reward * powers[step - first_step]
-    return torch.zeros_like(terms).scatter_add(-1, first_step, terms), first_step
+    return first_step, (_double(discount, done) ** step)[step - first_step]
+
+
+def _double(discount: Knob, like: Tensor) -> Tensor:
+    if isinstance(discount, Tensor):
+        return discount.double()
+    return torch.full((), discount, dtype=torch.float64, device=like.device)
+
+
+def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:
+    """The sum of each episode on its first step, the same for episodes of the same terms."""
+    if terms.is_cuda:  # `scatter_add` would add in whatever order there
+        return _sorted(terms, first_step)
+    return torch.zeros_like(terms).scatter_add(-1, first_step, terms)
+
+
+def _sorted(terms: Tensor, first_step: Tensor) -> Tensor:
+    """The same by an operator that, on a card, sorts by index and adds up the values of each on their own."""
+    row = torch.arange(terms.shape[:-1].numel(), device=terms.device).view(*terms.shape[:-1], 1)
+    place = (row * terms.shape[-1] + first_step).flatten()
+    return torch.zeros_like(terms).flatten().index_put((place,), terms.flatten(), accumulate=True).view(terms.shape)
 
 
 @library.custom_op(
     "offline_losses::episode_sum",
     mutates_args=(),
-    device_types="cpu",
     schema="(Tensor x, Tensor done, Tensor discount, bool transposed) -> Tensor",
 )
 def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     """Discounted sum of each episode on all of its steps, or transposed: its plain sum, discounted on each step."""
+    return (_sum_of_pieces if x.is_cpu else _sum_of_steps)(x, done, discount, transposed)
+
+
+def _sum_of_steps(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
+    first_step, factor = _powers(done, discount)
+    terms = x.double()
+    total = _scattered(terms if transposed else terms * factor, first_step).gather(-1, first_step)
+    return total * factor if transposed else total
+
+
+def _sum_of_pieces(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     result = torch.empty(x.shape, dtype=torch.float64)
     if x.numel():
         last, length = _episodes(done)

@@ -6,6 +6,7 @@ with unknown sizes and called directly; whoever holds it asks `fits` first, once
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -22,8 +23,11 @@ from offline_losses._core.passes import count_as_numbers, read_as_numbers, read_
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
 
-LARGE = 32768
-"""From this many elements on a graph's loops are divided between threads."""
+LARGE = 2**15
+"""From this many elements on a graph's loops are divided between threads, and its sums between blocks of a card."""
+
+LARGEST = 2**23
+"""From this many elements on a sum has blocks enough for any card."""
 
 SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
@@ -42,6 +46,10 @@ class NotWorthIt(Exception):
 
 _SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
 """What Inductor's loops for the CPU take several times longer for than PyTorch's own."""
+
+
+_WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 10**6)
+"""So that Inductor writes nothing to memory between the steps of a row."""
 
 
 @contextmanager
@@ -79,16 +87,26 @@ def say(reason: str) -> None:
         warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)
 
 
-def size_class(tensors: Sequence[Tensor]) -> tuple[bool, int]:
-    """What the loops of a graph are laid out for: much work or little, and so many threads."""
-    threads = torch.get_num_threads()
-    split = threads > 1 or any(tensor.is_cuda for tensor in tensors)
-    return split and max(tensor.numel() for tensor in tensors) >= LARGE, threads
+def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
+    """What the loops of a graph are laid out for: little work or much, and so many threads.
+
+    On a card a sum keeps the number of blocks that it was compiled with, so that there each class ends at four times
+    the elements with which it begins.
+    """
+    elements, threads = max(tensor.numel() for tensor in tensors), torch.get_num_threads()
+    if elements < LARGE:
+        return 0, threads
+    if any(tensor.is_cuda for tensor in tensors):
+        return 1 + int(math.log2(min(elements, LARGEST) / LARGE)) // 2, threads
+    return int(threads > 1), threads
 
 
 def double(number: float, device: torch.device) -> Tensor:
-    """A hyper-parameter as a tensor outside the graph, in double precision as Python's own numbers are."""
-    return torch.tensor(number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    """A hyper-parameter as a tensor outside the graph, in double precision as Python's own numbers are.
+
+    Filled where it is: a copy from the host would wait for a card.
+    """
+    return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def first_line(error: Exception) -> str:
@@ -100,8 +118,9 @@ class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
     With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes. The last `known`
-    inputs are what the function returns first: the graph reads them there, and returns the rest. With `branching` loops
-    read flags as they are, which is the faster way for flags that are seldom True.
+    inputs are what the function returns first: the graph reads them there, and returns the rest. What is `sequential`
+    takes steps in a row: on the CPU its loops read flags as they are, the faster way for flags that are seldom True,
+    and on a card a row is not cut into several kernels.
     """
 
     def __init__(
@@ -110,12 +129,13 @@ class Graph:
         examples: Sequence[Tensor],
         fixed: bool,
         known: int,
-        branching: bool,
+        sequential: bool,
     ) -> None:
         from torch._dispatch.python import enable_python_dispatcher
         from torch._dynamo.source import ConstantSource
         from torch._functorch.compile_utils import fx_graph_cse
         from torch._guards import TracingContext, tracing
+        from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
         from torch._inductor.decomposition import select_decomp_table
         from torch._subclasses.fake_tensor import FakeTensorMode
@@ -151,12 +171,13 @@ class Graph:
             if any(node.target in _SLOW for node in traced.graph.nodes):
                 raise NotWorthIt
             count_as_numbers(traced.graph)
-            if not branching:
+            if not sequential:
                 self._flags = read_as_numbers(traced.graph)
         with mode:
             numbers = [torch.empty_like(self._inputs[i], dtype=torch.float32) for i in self._flags]
         traced = GraphModule(traced, fx_graph_cse(traced.graph))
-        with tracing(TracingContext(mode)):
+        whole = sequential and self._inputs[0].is_cuda
+        with tracing(TracingContext(mode)), config.patch(_WHOLE if whole else {}):
             self._code = compile_fx_inner(traced, [*self._inputs, *numbers])
         # The callable inside: what the compiled graph does around it serves caches of its first call.
         self._run = getattr(self._code, "current_callable", None) or self._code
@@ -201,8 +222,8 @@ class Graphs:
     writes better loops. When it changes, the next graph leaves it open.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0, branching: bool = False) -> None:
-        self._function, self._known, self._branching = function, known, branching
+    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0, sequential: bool = False) -> None:
+        self._function, self._known, self._sequential = function, known, sequential
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
         self._refused: str | None = None
@@ -231,7 +252,7 @@ class Graphs:
         if self._refused is not None:
             raise Unsupported(self._refused)
         try:
-            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known, self._branching))
+            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known, self._sequential))
         except NotWorthIt:
             self._eager = True
             return None

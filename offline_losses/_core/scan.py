@@ -121,7 +121,7 @@ def _run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
     like = tensors[0]
     key = (kernel, tensors[1].dim(), like.dtype, like.device, size_class(tensors))
     tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
-    graph = _graphs.setdefault(key, Graphs(kernel, branching=True)).fit(tensors)
+    graph = _graphs.setdefault(key, Graphs(kernel, sequential=True)).fit(tensors)
     return kernel(*tensors) if graph is None else graph(*tensors)
 
 

@@ -11,6 +11,7 @@ from test_transforms import FULLEST
 from test_update import Learner, assert_equal, batch
 from torch import Tensor
 
+import offline_losses
 from offline_losses import compile_update, fused
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -70,6 +71,18 @@ def test_a_cuda_graph_replays_it(case: Case) -> None:
     graph.replay()
     for actual, expected in zip(captured, leaves(case.row.function(**inputs)), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("library", [offline_losses, fused], ids=["eager", "fused"])
+def test_equal_episodes_tie_on_a_card(library: Any) -> None:
+    """Whatever the order in which the card adds, so that the choice among them is by their place."""
+    reward, count = torch.randn(301).cuda(), 200
+    done = torch.zeros(count, 301, dtype=torch.bool).cuda()
+    done[:, -1] = True
+    flat = reward.repeat(count), done.flatten()
+    assert library.episode_return(*flat, discount=0.99).unique().numel() == 1
+    kept = library.return_filter(*flat, fraction=0.25, discount=0.99, by="episodes")
+    assert kept.view(count, 301)[:, 0].nonzero().flatten().tolist() == list(range(count // 4))
 
 
 @pytest.mark.parametrize("case", FULLEST, ids=str)

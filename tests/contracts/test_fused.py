@@ -16,6 +16,7 @@ from test_errors import wrong_inputs
 from test_transforms import FULLEST, schedule
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import offline_losses
 from offline_losses import fused
@@ -142,6 +143,15 @@ def test_ties_are_counted_as_numbers() -> None:
     assert slopes[0].equal(slopes[1])
     sums = [node for _, nodes in seen for node in nodes.nodes if node.target is torch.ops.aten.sum.dim_IntList]
     assert [node.kwargs for node in sums] == [{"dtype": torch.float64}]
+
+
+def test_graphs_of_a_card_serve_few_sizes() -> None:
+    """A sum keeps its number of blocks, so that sizes share a graph only up to four times the smallest."""
+    with FakeTensorMode():
+        classes = [graph.size_class([torch.empty(2**n, device="cuda:0")])[0] for n in range(8, 27)]
+    assert classes[:7] == [0] * 7  # up to 2¹⁴
+    assert classes[7:] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
+    assert graph.size_class([torch.empty(2**20)])[0] == int(torch.get_num_threads() > 1)
 
 
 @pytest.mark.usefixtures("_compiles")

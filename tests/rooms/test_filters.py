@@ -24,7 +24,7 @@ from offline_losses import (
     reward_scale,
 )
 from offline_losses._core import episodes as episodes_of_core
-from offline_losses._core.episodes import BLOCK
+from offline_losses._core.episodes import BLOCK, _sorted, _sum_of_pieces, _sum_of_steps, sequence_start
 from offline_losses._core.graph import compiling
 
 NAN = float("nan")
@@ -487,6 +487,21 @@ def test_equal_episodes_tie_wherever_they_lie() -> None:
         total = episode_return(reward.double(), done, discount=0.99)[ends]
     assert kept[ends].nonzero().flatten().tolist() == [0, 1, 2, first]  # the longer one is best, then the earliest
     assert total.unique().tolist() == [total[0], 0.0]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_sums_of_steps_are_sums_of_pieces(transposed: bool) -> None:
+    """What a card adds up and what the CPU does; and the sums that a card's operator makes of several rows."""
+    x, done = torch.randn(3, 40), torch.rand(3, 40) < 0.2
+    done[:, -1] = True
+    factor = torch.tensor(0.9).double()
+    close(*(kind(x, done, factor, transposed) for kind in (_sum_of_steps, _sum_of_pieces)))
+    first_step = torch.where(sequence_start(done), torch.arange(40), 0).cummax(-1).values
+    expected = torch.zeros(3, 40).double()
+    for row in range(3):
+        for step in range(40):
+            expected[row, first_step[row, step]] += x[row, step].double()
+    close(_sorted(x.double(), first_step), expected)
 
 
 def test_the_operator_is_registered_soundly() -> None:
