@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from offline_losses._core.graph import first_line, switched_off
+from offline_losses._core.graph import LARGE, first_line, switched_off
 from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
 from offline_losses._core.replay import Replay
 from offline_losses._core.trace import Backup, Trace
@@ -212,7 +212,11 @@ class _Step:
 
 
 class _Code:
-    """The compiled trace, with everything that it must be given or that must not have changed."""
+    """The compiled trace, with everything that it must be given or that must not have changed.
+
+    On a card a step of small tensors takes as long as it has kernels: independent ones are joined, and the sums of a
+    small batch take one each.
+    """
 
     def __init__(
         self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[Rate], places: list[Place]
@@ -223,11 +227,12 @@ class _Code:
         self.state = [x.detach() for x in trace.state]
         self.addresses = [x.data_ptr() for x in trace.state]
         self.live = {x.untyped_storage().data_ptr() for x in (*self.state, *inputs)}
+        self.replays = any(x.is_cuda for x in (*self.state, *inputs))
+        options = {"combo_kernels": True, "split_reductions": max(map(Tensor.numel, inputs), default=0) >= LARGE}
         with torch.no_grad():
             self.run: Callable[..., Sequence[Tensor]] = compile(
-                trace.module, [*self.state, *(x.detach() for x in inputs)]
+                trace.module, [*self.state, *(x.detach() for x in inputs)], options=options if self.replays else None
             )
-        self.replays = any(x.is_cuda for x in (*self.state, *inputs))
 
     def outdated(self) -> Place | None:
         """The first thing that has changed since the trace, memory that was exchanged under a parameter included."""
