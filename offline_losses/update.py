@@ -221,7 +221,10 @@ class _Code:
     def __init__(
         self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[Rate], places: list[Place]
     ) -> None:
+        from torch._guards import TracingContext, tracing
         from torch._inductor import compile
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         self.trace, self.knobs, self.rates, self.places = trace, knobs, rates, places
         self.state = [x.detach() for x in trace.state]
@@ -229,7 +232,9 @@ class _Code:
         self.live = {x.untyped_storage().data_ptr() for x in (*self.state, *inputs)}
         self.replays = any(x.is_cuda for x in (*self.state, *inputs))
         options = {"combo_kernels": True, "split_reductions": max(map(Tensor.numel, inputs), default=0) >= LARGE}
-        with torch.no_grad():
+        # what is compiled outside of Dynamo has shapes of no environment, for which the compiler uses no cache
+        shapes = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
+        with torch.no_grad(), tracing(shapes):
             self.run: Callable[..., Sequence[Tensor]] = compile(
                 trace.module, [*self.state, *(x.detach() for x in inputs)], options=options if self.replays else None
             )

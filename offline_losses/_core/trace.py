@@ -29,7 +29,14 @@ class Trace:
 
         with compiling():
             self.module = make_fx(traced, tracing_mode="real")(*inputs)
+        self._drop_labels()
         self.state = self._lift()
+
+    def _drop_labels(self) -> None:
+        """What optimizers tell a profiler: labels compute nothing, and keep the graph out of the compiler's cache."""
+        for node in reversed(self.module.graph.nodes):
+            if str(node.target).startswith("profiler."):
+                self.module.graph.erase_node(node)
 
     def _lift(self) -> list[Tensor]:
         """Make arguments of the tensors that the trace holds as constants: parameters, moments, target networks."""
