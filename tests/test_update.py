@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
@@ -114,6 +116,18 @@ def test_equals_eager_over_schedules(name: str) -> None:
 
 
 @pytest.mark.usefixtures("silent")
+def test_code_is_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same update, traced anew, finds its code on disk."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for expected in ("fxgraph_cache_miss", "fxgraph_cache_hit"):
+        counters.clear()
+        step = compile_update(Learner().update)
+        for seed in range(2):
+            step(batch(seed))
+        seen = {name: count for name, count in counters["inductor"].items() if name.startswith("fxgraph_cache")}
+        assert set(seen) == {expected}, seen
+
+
 def test_metrics_are_detached_and_stay() -> None:
     """What a call returned is not overwritten by later ones, a live parameter included."""
     learner = Learner()
