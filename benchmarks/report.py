@@ -74,7 +74,7 @@ def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
     )  # fmt: skip
     yield "### Compiling\n"
     yield "Seconds of the first call, with an empty cache and in a second process that finds it full.\n"
-    warm = [row for row in rows if row.warm_s is not None and row.variant in ("compile", "fused")]
+    warm = [row for row in rows if row.warm_s is not None and row.variant in OURS[1:]]
     columns = ["function", "mode", "variant", "empty cache", "full cache"]
     yield from _table(
         columns, ([f"`{x.name}`", x.mode, x.variant, f"{x.first_s:.2f}", f"{x.warm_s:.2f}"] for x in warm)

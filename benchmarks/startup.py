@@ -16,7 +16,9 @@ import torch
 from benchmarks.measure import ROOT, Measurement, stamp
 from benchmarks.timing import summarize
 
-WARMED = ("expectile_loss", "cql_logsumexp_penalty", "lambda_return", "td3_bc_loss")
+WARMED = ("expectile_loss [", "cql_logsumexp_penalty [", "lambda_return [", "td3_bc_loss [", "IQL batch", "CQL batch")
+"""How the work begins that a second process is asked for."""
+
 IMPORTS = 7
 
 
@@ -43,11 +45,11 @@ def warm_seconds(rows: list[Measurement], options: argparse.Namespace) -> list[M
     """The rows, a few of them with the first call of a second process, which finds the compiler's cache full."""
     size, warm = options.sizes[0], {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in WARMED:
-            report = Path(folder) / f"{name}.json"
+        for place, work in enumerate(WARMED):
+            report = Path(folder) / f"{place}.json"
             flags = ["--sizes", str(size), "--device", options.device, "--threads", str(options.threads)]
             flags += ["--cache", os.environ["TORCHINDUCTOR_CACHE_DIR"], "--json", str(report)]
-            _python("-m", "benchmarks", "--filter", f"{name} [", *flags, check=False)  # its rows are what counts
+            _python("-m", "benchmarks", "--filter", work, *flags, check=False)  # its rows are what counts
             for row in json.loads(report.read_text() if report.exists() else "[]"):
                 warm[row["name"], row["shape"], row["mode"], row["variant"]] = row["first_s"]
     return [replace(row, warm_s=warm.get((row.name, row.shape, row.mode, row.variant))) for row in rows]

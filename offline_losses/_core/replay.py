@@ -32,7 +32,6 @@ class Replay:
                 warnings.warn(f"compile_update: compiled, without a CUDA graph: {first_line(error)}.", stacklevel=6)
         if self.graph is None:
             return list(self.run(*flat))
-        for held, x in zip(self.inputs, flat[self.state :], strict=True):
-            held.copy_(x)
+        torch._foreach_copy_(self.inputs, list(flat[self.state :]))
         self.graph.replay()
         return [x.clone() for x in self.outputs]
