@@ -121,9 +121,12 @@ def test_code_is_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     for expected in ("fxgraph_cache_miss", "fxgraph_cache_hit"):
         counters.clear()
-        step = compile_update(Learner().update)
-        for seed in range(2):
+        eager, learner = Learner(), Learner()
+        step = compile_update(learner.update)
+        for seed in range(4):
             step(batch(seed))
+            eager.update(batch(seed))
+        assert_equal(eager, learner)
         seen = {name: count for name, count in counters["inductor"].items() if name.startswith("fxgraph_cache")}
         assert set(seen) == {expected}, seen
 
