@@ -29,8 +29,9 @@ class Rate:
 
     def follow(self) -> None:
         """Take over a number, or another tensor, that was put in its place."""
-        if self.group["lr"] is not self.tensor:
-            self.tensor.copy_(torch.as_tensor(self.group["lr"]))
+        rate = self.group["lr"]
+        if rate is not self.tensor:
+            self.tensor.copy_(rate) if isinstance(rate, Tensor) else self.tensor.fill_(rate)
             self.group["lr"] = self.tensor
 
 
