@@ -17,7 +17,7 @@ from benchmarks.measure import ROOT, Measurement, stamp
 from benchmarks.timing import summarize
 
 WARMED = ("expectile_loss [", "cql_logsumexp_penalty [", "lambda_return [", "td3_bc_loss [", "IQL batch", "CQL batch")
-"""How the work begins that a second process is asked for."""
+"""The work that a second process is asked for, by what its name and shape contain."""
 
 IMPORTS = 7
 

@@ -215,7 +215,7 @@ class _Code:
     """The compiled trace, with everything that it must be given or that must not have changed.
 
     On a card a step of small tensors takes as long as it has kernels: independent ones are joined, and the sums of a
-    small batch take one each.
+    small batch and a small model take one each.
     """
 
     def __init__(
@@ -231,9 +231,13 @@ class _Code:
         self.addresses = [x.data_ptr() for x in trace.state]
         self.live = {x.untyped_storage().data_ptr() for x in (*self.state, *inputs)}
         self.replays = any(x.is_cuda for x in (*self.state, *inputs))
-        options = {"combo_kernels": True, "split_reductions": max(map(Tensor.numel, inputs), default=0) >= LARGE}
+        batch, model = (max(map(Tensor.numel, tensors), default=0) for tensors in (inputs, self.state))
+        options = {"combo_kernels": True, "split_reductions": batch >= LARGE or model >= 8 * LARGE}
         # what is compiled outside of Dynamo has shapes of no environment, for which the compiler uses no cache
-        shapes = TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))
+        environment = ShapeEnv(
+            assume_static_by_default=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False
+        )
+        shapes = TracingContext(FakeTensorMode(shape_env=environment))
         with torch.no_grad(), tracing(shapes):
             self.run: Callable[..., Sequence[Tensor]] = compile(
                 trace.module, [*self.state, *(x.detach() for x in inputs)], options=options if self.replays else None

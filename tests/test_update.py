@@ -117,7 +117,7 @@ def test_equals_eager_over_schedules(name: str) -> None:
 
 @pytest.mark.usefixtures("silent")
 def test_code_is_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The same update, traced anew, finds its code on disk."""
+    """The same update, traced anew, finds its code on disk, and computes the same."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     for expected in ("fxgraph_cache_miss", "fxgraph_cache_hit"):
         counters.clear()
@@ -131,6 +131,7 @@ def test_code_is_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_
         assert set(seen) == {expected}, seen
 
 
+@pytest.mark.usefixtures("silent")
 def test_metrics_are_detached_and_stay() -> None:
     """What a call returned is not overwritten by later ones, a live parameter included."""
     learner = Learner()
@@ -389,9 +390,28 @@ class Looking(Learner):
         return {**metrics, "critic": torch.tensor(metrics["critic"].item())}
 
 
+class Choosing(Learner):
+    """Takes the samples above zero, as many as there are."""
+
+    def update(self, batch: dict[str, Tensor], expectile: float = 0.7) -> dict[str, Tensor]:
+        """One step on a part of the batch."""
+        chosen = batch["x"][:, 0] > 0
+        return super().update({name: x[chosen] for name, x in batch.items()}, expectile)
+
+
+class Dividing(Learner):
+    """Divides by how many samples lie above zero, which is a number of Python's."""
+
+    def update(self, batch: dict[str, Tensor], expectile: float = 0.7) -> dict[str, Tensor]:
+        """One step on smaller targets."""
+        return super().update({**batch, "y": batch["y"] / len((batch["x"][:, 0] > 0).nonzero())}, expectile)
+
+
 @pytest.mark.parametrize(
     ("kind", "optimizer", "reason"),
     [
+        (Choosing, "Adam", r"it cannot be traced \(Unsupported: values decide the shape of what aten.index.Tensor"),
+        (Dividing, "Adam", r"it cannot be traced \(Unsupported: values decide the shape of what aten.nonzero"),
         (Looking, "Adam", r"it cannot be traced \(RuntimeError: .*tracing tensor"),
         (Looking, "foreach AdamW", r"it cannot be traced \(RuntimeError: .*tracing tensor"),
         (Late, "Adam", r"it cannot be traced \(RuntimeError: .*tracing tensor"),

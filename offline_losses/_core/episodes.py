@@ -1,8 +1,9 @@
-"""Sums over episodes and a choice among them, twice: with shapes that depend on no value, and faster on the CPU.
+"""Sums over episodes and a choice among them, twice: with shapes that depend on no value, and by episodes on the CPU.
 
-Under a transform, on a card and on the meta device nothing may look at a value, so that sums are scattered, and all
-steps are sorted for the few that begin an episode. In compiled code each is one operator, `offline_losses::episode_sum`
-and `offline_losses::best_episodes`, which on the CPU takes the episodes as pieces of different length.
+Under a transform, on a card and on the meta device nothing may look at a value, so that every step is sent to the first
+one of its episode, and all are sorted for the few that begin one. In compiled code each is one operator,
+`offline_losses::episode_sum` and `offline_losses::best_episodes`, which on the CPU takes the episodes as pieces of
+different length.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _double(discount: Knob, like: Tensor) -> Tensor:
 
 
 def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:
-    """The sum of each episode on its first step, the same for episodes of the same terms."""
+    """The sum of each episode on its first step; outside of generated code the same for episodes of the same terms."""
     if terms.is_cuda:  # `scatter_add` would add in whatever order there
         return _sorted(terms, first_step)
     return torch.zeros_like(terms).scatter_add(-1, first_step, terms)

@@ -30,9 +30,13 @@ class Rate:
     def follow(self) -> None:
         """Take over a number, or another tensor, that was put in its place."""
         rate = self.group["lr"]
-        if rate is not self.tensor:
-            self.tensor.copy_(rate) if isinstance(rate, Tensor) else self.tensor.fill_(rate)
-            self.group["lr"] = self.tensor
+        if rate is self.tensor:
+            return
+        if isinstance(rate, Tensor):
+            self.tensor.copy_(rate)
+        else:
+            self.tensor.fill_(float(rate))  # on a card without waiting for it
+        self.group["lr"] = self.tensor
 
 
 def as_tensors(optimizers: list[Optimizer]) -> list[Rate]:

@@ -32,6 +32,7 @@ class Replay:
                 warnings.warn(f"compile_update: compiled, without a CUDA graph: {first_line(error)}.", stacklevel=6)
         if self.graph is None:
             return list(self.run(*flat))
-        torch._foreach_copy_(self.inputs, list(flat[self.state :]))
+        for held, x in zip(self.inputs, flat[self.state :], strict=True):
+            held.copy_(x)
         self.graph.replay()
         return [x.clone() for x in self.outputs]

@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from offline_losses._core.graph import compiling
+from offline_losses._core.graph import Unsupported, compiling
 
 
 class Trace:
@@ -29,8 +29,20 @@ class Trace:
 
         with compiling():
             self.module = make_fx(traced, tracing_mode="real")(*inputs)
+        self._refuse_open_shapes()
         self._drop_labels()
         self.state = self._lift()
+
+    def _refuse_open_shapes(self) -> None:
+        """What has as many elements as values decide would keep the number that it had while traced."""
+        for node in self.module.graph.nodes:
+            if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+                continue
+            if node.target is torch.ops.aten.index.Tensor:
+                kinds = {index.meta["val"].dtype for index in node.args[1] if index is not None}
+                if not kinds & {torch.bool, torch.uint8}:
+                    continue
+            raise Unsupported(f"values decide the shape of what {node.target} returns")
 
     def _drop_labels(self) -> None:
         """What optimizers tell a profiler: labels compute nothing, and keep the graph out of the compiler's cache."""

@@ -57,7 +57,9 @@ def fuse(function: Function) -> Function:
             if len(entries) >= SHAPES:
                 entries.clear()
             with saved_tensors_hooks(_as_it_is, _as_it_is):  # a checkpoint's hooks shall not see the first look
-                entry = entries[key] = _entry(function, parameters, values, graphs, light)
+                entry = _entry(function, parameters, values, graphs, light)
+            if not _records():  # what is filled there has no value before the replay
+                entries[key] = entry
         return function(*args, **kwargs) if entry is None else entry(values)
 
     twin.graphs = graphs  # type: ignore[attr-defined]
@@ -218,6 +220,11 @@ def _wide(tensor: Tensor) -> bool:
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _records() -> bool:
+    """Whether a CUDA graph is being recorded."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _inside_a_transform() -> bool:

@@ -125,8 +125,10 @@ def test_a_compiled_update_equals_eager() -> None:
         data = {name: x.cuda() for name, x in batch(i).items()}
         expected = eager.update(data, expectile=0.5 + 0.04 * i)
         torch.cuda.set_sync_debug_mode("error" if i > 3 else "default")  # recorded by then
-        actual = step(data, expectile=0.5 + 0.04 * i)
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            actual = step(data, expectile=0.5 + 0.04 * i)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
         kept.append((expected, actual))
     for expected, actual in kept:
         for name in expected:

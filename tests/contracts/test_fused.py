@@ -524,7 +524,7 @@ def test_stances(fresh: Callable[..., Tensor]) -> None:
 @pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize("case", [case for case in FULLEST if case.row.name == "discounted_return"], ids=str)
 def test_code_is_kept_for_the_next_process(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What one process has generated another one finds on disk: nothing in a graph keeps it out of the cache."""
+    """A graph that is traced anew finds its code on disk: nothing in that of a return keeps it out of the cache."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     inputs = case.build((300,), dtype=torch.float32)
     for expected in ("fxgraph_cache_miss", "fxgraph_cache_hit"):
