@@ -18,6 +18,7 @@ from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
+from offline_losses._core.graph import double
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
@@ -86,9 +87,7 @@ def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
 
 
 def _double(discount: Knob, like: Tensor) -> Tensor:
-    if isinstance(discount, Tensor):
-        return discount.double()
-    return torch.full((), discount, dtype=torch.float64, device=like.device)
+    return discount.double() if isinstance(discount, Tensor) else double(discount, like.device)
 
 
 def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:
