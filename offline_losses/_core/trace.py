@@ -30,7 +30,6 @@ class Trace:
         with compiling():
             self.module = make_fx(traced, tracing_mode="real")(*inputs)
         self._refuse_open_shapes()
-        self._drop_labels()
         self.state = self._lift()
 
     def _refuse_open_shapes(self) -> None:
@@ -43,12 +42,6 @@ class Trace:
                 if not kinds & {torch.bool, torch.uint8}:
                     continue
             raise Unsupported(f"values decide the shape of what {node.target} returns")
-
-    def _drop_labels(self) -> None:
-        """What optimizers tell a profiler: labels compute nothing, and keep the graph out of the compiler's cache."""
-        for node in reversed(self.module.graph.nodes):
-            if str(node.target).startswith("profiler."):
-                self.module.graph.erase_node(node)
 
     def _lift(self) -> list[Tensor]:
         """Make arguments of the tensors that the trace holds as constants: parameters, moments, target networks."""
