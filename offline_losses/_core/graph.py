@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_losses._core.passes import count_as_numbers, read_as_numbers, read_results
+from offline_losses._core.passes import count_as_numbers, expand_last, read_as_numbers, read_results
 
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
 
 LARGE = 2**15
-"""From this many elements on a graph's loops are divided between threads, and its sums between blocks of a card."""
+"""From this many elements on a graph is laid out for much work: for threads, or the blocks of a card."""
 
 LARGEST = 2**23
 """From this many elements on a sum has blocks enough for any card."""
@@ -98,7 +98,7 @@ def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
         return 0, threads
     if any(tensor.is_cuda for tensor in tensors):
         return 1 + int(math.log2(min(elements, LARGEST) / LARGE)) // 2, threads
-    return int(threads > 1), threads
+    return 1, threads
 
 
 def double(number: float, device: torch.device) -> Tensor:
@@ -164,6 +164,8 @@ class Graph:
         for node in [node for node in traced.graph.nodes if node.target in aliases]:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
         read_results(traced.graph, known)
+        if self._inputs[0].is_cpu and size_class(examples)[0]:  # not tried on a card, where it is one kernel more
+            expand_last(traced.graph)
         traced.graph.eliminate_dead_code()
         traced.graph.output_node().type = None  # an annotation, which older versions cannot put into a cache's key
         self._flags: list[int] = []

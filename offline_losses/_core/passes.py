@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.fx.node import map_arg
 
 
 def read_results(graph: Any, known: int) -> None:
@@ -57,3 +58,35 @@ def count_as_numbers(graph: Any) -> None:
             with graph.inserting_after(node):
                 count = graph.call_function(torch.ops.prims.convert_element_type.default, (node, number.args[1]))
             node.replace_all_uses_with(count, delete_user_cb=lambda user, count=count: user is not count)
+
+
+def expand_last(graph: Any) -> None:
+    """Return what is one number everywhere, as the gradient of a mean is, as that number expanded.
+
+    To write it out takes as long as to read as much, and longer where memory is fresh.
+    """
+    *_, end = graph.nodes
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    with graph.inserting_before(end):
+        for result in dict.fromkeys(end.args[0]):
+            shape = result.meta["val"].shape
+            like = next((node for node in inputs if node.meta["val"].shape == shape), None)
+            if len(shape) and like is not None and (number := _number(graph, result)) is not None:
+                whole = graph.call_function(torch.ops.aten.expand_as.default, (number, like))
+                end.replace_input_with(result, whole)
+
+
+def _number(graph: Any, node: Any) -> Any:
+    """What a node holds everywhere as a node without axes, or None if that is unknown."""
+    if not node.meta["val"].dim():
+        return node
+    if node.target is torch.ops.aten.expand.default:
+        return _number(graph, node.args[0])
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        return None
+    numbers = {x: _number(graph, x) for x in node.all_input_nodes if isinstance(x.meta["val"], torch.Tensor)}
+    if not numbers or None in numbers.values():
+        return None
+    number = graph.call_function(node.target, map_arg(node.args, lambda x: numbers.get(x, x)), dict(node.kwargs))
+    # among numbers, what was a knob in double precision decides the dtype
+    return graph.call_function(torch.ops.prims.convert_element_type.default, (number, node.meta["val"].dtype))
