@@ -146,7 +146,7 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
 
     Reference:
         Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning (IQL), arXiv:2110.06169,
-        appendix B (rewards divided by the range of returns and multiplied by 1000).
+        appendix B (rewards divided by the range of returns; its code multiplies by 1000).
     """
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
     check_axis("reward_scale", "reward", reward.flatten(), "step")

@@ -173,7 +173,7 @@ def double_q_target(
 
     Reference:
         van Hasselt, Guez and Silver, Deep Reinforcement Learning with Double Q-learning (double DQN), arXiv:1509.06461,
-        equation 4.
+        equation 4, with the target network for the second set of weights.
     """
     check_values("double_q_target", next_q_online=next_q_online, next_q_target=next_q_target)
     _check_actions("double_q_target", reward, next_q_online=next_q_online)
