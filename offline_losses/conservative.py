@@ -63,11 +63,12 @@ def cql_logsumexp_penalty(
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
 
     Returns:
-        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input.
+        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
+        all −∞ has 0.
 
     Gradient:
         `q_candidates` (softmax weights, summing to +1 a sample), `q_data` (−1), `log_density`, and `temperature` if it
-        is a tensor; `weight` is detached.
+        is a tensor; `weight` is detached. None from a sample without candidates.
 
     Raises:
         ValueError: shapes that differ, `temperature` not positive, unknown reduction.
@@ -89,13 +90,10 @@ def cql_logsumexp_penalty(
     if log_density is not None:
         check_prediction("cql_logsumexp_penalty", q_candidates=q_candidates, log_density=log_density)
     rows = None if mask is None else mask.unsqueeze(-1)
-    densities = None if log_density is None else upcast(log_density).expand(q_candidates.shape)
-    value = soft_value(
-        select(rows, upcast(q_candidates)),
-        log_density=None if densities is None else select(rows, densities),
-        temperature=temperature,
-    )
-    return reduce(value - select(mask, upcast(q_data)), mask, weight, reduction)
+    q = select(rows, upcast(q_candidates))
+    density = None if log_density is None else select(rows, upcast(log_density).expand(q.shape))
+    value = soft_value(q, log_density=density, temperature=temperature)
+    return reduce(_gap(q, value, select(mask, upcast(q_data))), mask, weight, reduction)
 
 
 def cql_max_penalty(
@@ -120,10 +118,12 @@ def cql_max_penalty(
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
 
     Returns:
-        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input.
+        0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
+        all −∞ has 0.
 
     Gradient:
-        `q_candidates` (+1 a sample, shared by equals) and `q_data` (−1); `weight` is detached.
+        `q_candidates` (+1 a sample, shared by equals) and `q_data` (−1); `weight` is detached. None from a sample
+        without candidates.
 
     Raises:
         ValueError: shapes that differ, unknown reduction.
@@ -141,9 +141,7 @@ def cql_max_penalty(
     _check_penalty("cql_max_penalty", q_candidates, q_data, mask, weight, reduction)
     rows = None if mask is None else mask.unsqueeze(-1)
     q = select(rows, upcast(q_candidates))
-    exists = (q != -torch.inf).any(-1)
-    best = torch.where(exists, torch.where(exists.unsqueeze(-1), q, 0.0).amax(-1), 0.0)
-    return reduce(best - select(mask, upcast(q_data)), mask, weight, reduction)
+    return reduce(_gap(q, q.amax(-1), select(mask, upcast(q_data))), mask, weight, reduction)
 
 
 def cql_lagrange_losses(
@@ -255,6 +253,11 @@ def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
     check_axis("calibrated_value", "q_candidates", q_candidates, "candidate")
     check_prediction("calibrated_value", **{"q_candidates": q_candidates[..., 0], "reference_value": reference_value})
     return torch.maximum(q_candidates, reference_value.unsqueeze(-1)).to(promoted(q_candidates, reference_value))
+
+
+def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:
+    """A maximum less the data's value; 0 without candidates, where there is nothing to hold against the data's."""
+    return torch.where(q.detach().amax(-1) != -torch.inf, value - q_data, 0.0)
 
 
 def _check_penalty(

@@ -132,7 +132,7 @@ def soft_value(
     temperature: float = 1.0,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Haarnoja et al. 2017 (1702.08165), eq. 3; with a density its importance-sampled integral."""
+    """Haarnoja et al. 2017 (1702.08165), eq. 5; with a density its importance-sampled integral."""
     q = _real(q)
     out = np.zeros(q.shape[:-1])
     for row in _rows(q, log_density, mask):
@@ -150,7 +150,7 @@ def softmax_weights(
     temperature: float = 1.0,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Haarnoja et al. 2017 (1702.08165), eq. 4: the Boltzmann policy, over the candidates."""
+    """Haarnoja et al. 2017 (1702.08165), eq. 6: the Boltzmann policy, over the candidates."""
     q = _real(q)
     out = np.zeros(q.shape)
     for row in _rows(q, log_density, mask):
@@ -591,7 +591,8 @@ def cql_logsumexp_penalty(
     temperature: float = 1.0,
 ) -> Array:
     """Kumar et al. 2020 (2006.04779), eq. 4; appendix F for the importance-sampled integral."""
-    return soft_value(q_candidates, log_density=log_density, temperature=temperature) - _real(q_data)
+    value = soft_value(q_candidates, log_density=log_density, temperature=temperature)
+    return np.where(_real(q_candidates).max(-1) > -math.inf, value - _real(q_data), 0.0)
 
 
 def cql_max_penalty(q_candidates: ArrayLike, q_data: ArrayLike) -> Array:
@@ -599,7 +600,8 @@ def cql_max_penalty(q_candidates: ArrayLike, q_data: ArrayLike) -> Array:
     candidates, data = _real(q_candidates), _real(q_data)
     out = np.empty(data.shape)
     for i in np.ndindex(data.shape):
-        out[i] = max(float(x) for x in candidates[i]) - data[i]
+        best = max(float(x) for x in candidates[i])
+        out[i] = best - data[i] if best > -math.inf else 0.0
     return out
 
 

@@ -221,8 +221,8 @@ def test_an_impossible_candidate_is_not_pushed(data: st.DataObject, t: float) ->
 
 
 @given(data=st.data(), t=temperatures)
-def test_an_empty_row_and_a_masked_row(data: st.DataObject, t: float) -> None:
-    """A masked state counts for nothing though it is NaN; a state without candidates stays finite."""
+def test_a_masked_row(data: st.DataObject, t: float) -> None:
+    """A masked state counts for nothing though it is NaN."""
     q, at_data = data.draw(distinct((3, 2))), data.draw(tensors((3,)))
     mask = torch.tensor([True, False, True])
     poisoned = torch.where(mask[:, None], q, NAN)
@@ -240,11 +240,27 @@ def test_an_empty_row_and_a_masked_row(data: st.DataObject, t: float) -> None:
     (slope,) = gradients(lambda x: cql_logsumexp_penalty(poisoned, at_poison, temperature=x, mask=mask), knob)
     (plain,) = gradients(lambda x: cql_logsumexp_penalty(q[mask], at_data[mask], temperature=x), knob)
     close(slope, plain)
-    empty = q.clone()
-    empty[1] = -INF
-    (down,) = gradients(lambda q: cql_logsumexp_penalty(q, at_data, temperature=t), empty)
-    assert bool(down.isfinite().all())
-    assert bool((down[1] == 0).all())
+
+
+@given(data=st.data(), t=temperatures, sampled=st.booleans())
+def test_a_state_without_candidates_pushes_nothing(data: st.DataObject, t: float, sampled: bool) -> None:
+    """Its penalty is 0 and no value moves, not even the data's; the other states are as if it were not there."""
+    q, at_data = data.draw(distinct((3, 2))), data.draw(tensors((3,)))
+    density = data.draw(tensors((3, 2), -3.0, 3.0)) if sampled else None
+    q[1] = -INF
+    full = torch.tensor([True, False, True])
+    for of in (
+        lambda q, d, **tail: cql_logsumexp_penalty(q, d, log_density=density, temperature=t, **tail),
+        lambda q, d, **tail: cql_max_penalty(q, d, **tail),
+    ):
+        each = of(q, at_data, reduction="none")
+        assert each[1] == 0
+        close(each[full], of(torch.where(full[:, None], q, 0.0), at_data, reduction="none")[full])
+        close(of(q, at_data), each.sum() / 3)
+        down, up = gradients(lambda q, d, of=of: of(q, d), q, at_data)
+        close(down.sum(-1), full.double() / 3)
+        close(up, -full.double() / 3)
+        assert bool((down[1] == 0).all())
 
 
 @given(data=st.data(), t=temperatures, sampled=st.booleans())
