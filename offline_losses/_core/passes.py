@@ -66,12 +66,12 @@ def expand_last(graph: Any) -> None:
     To write it out takes as long as to read as much, and longer where memory is fresh.
     """
     *_, end = graph.nodes
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    # as text, since to compare open sizes would decide them
+    inputs = {str(node.meta["val"].shape): node for node in graph.nodes if node.op == "placeholder"}
     with graph.inserting_before(end):
         for result in dict.fromkeys(end.args[0]):
-            shape = result.meta["val"].shape
-            like = next((node for node in inputs if node.meta["val"].shape == shape), None)
-            if len(shape) and like is not None and (number := _number(graph, result)) is not None:
+            like = inputs.get(str(result.meta["val"].shape))
+            if result.meta["val"].dim() and like is not None and (number := _number(graph, result)) is not None:
                 whole = graph.call_function(torch.ops.aten.expand_as.default, (number, like))
                 end.replace_input_with(result, whole)
 

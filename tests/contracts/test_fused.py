@@ -232,6 +232,26 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
 
 @each_function
 @pytest.mark.usefixtures("_compiles")
+def test_large_inputs(case: Case) -> None:
+    """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values."""
+    function = fused_twin(case)
+    before = set(function.graphs)
+    for batch in (2**15, 50_001):
+        inputs = case.build((batch,), dtype=torch.float32, seed=batch)
+        eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
+        for one, other in zip(actual, eager, strict=True):
+            if one is None or other is None:
+                assert one is other
+            else:
+                largest = float(other.double().abs().max())
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * (largest + 1))
+    used = Counter(key[0] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
+    assert bool(+used) == (case.row.name not in LEFT_TO_EAGER)
+    assert max(used.values(), default=0) <= 2, used
+
+
+@each_function
+@pytest.mark.usefixtures("_compiles")
 def test_wrong_input_meets_the_same_error(case: Case) -> None:
     """Once there is code, a bad argument is still refused, in the words of the eager function."""
     fused_twin(case)(**case.build())
