@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
 from offline_losses._core.episodes import sequence_end
@@ -122,8 +123,7 @@ def n_step_return(
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     value = r + discount * bootstrap
     for _ in range(min(n, reward.shape[-1]) - 1):
-        following = torch.cat([value[..., 1:], bootstrap[..., -1:]], -1)
-        value = r + discount * torch.where(end, bootstrap, following)
+        value = r + discount * torch.where(end, bootstrap, pad(value[..., 1:], (0, 1)))
     return value.to(promoted(reward, next_value))
 
 
