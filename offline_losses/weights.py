@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
-from offline_losses._core.reduce import scalar, select, upcast
+from offline_losses._core.reduce import scalar, select, total, upcast
 
 
 def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob = 100.0) -> Tensor:
@@ -156,9 +156,9 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
     share = _share("effective_sample_size", weight, mask)
-    squares = share.square().sum()
+    squares = total(share.square())
     empty = squares == 0
-    return torch.where(empty, 0.0, share.sum().square() / torch.where(empty, 1.0, squares)).to(weight.dtype)
+    return torch.where(empty, 0.0, total(share).square() / torch.where(empty, 1.0, squares)).to(weight.dtype)
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
@@ -174,5 +174,5 @@ def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
     check_float(function, weight=weight)
     check_flags(function, weight.shape, **present(mask=mask))
     existing = select(mask, upcast(weight))
-    total = existing.sum()
-    return torch.where(total == 0, 0.0, existing / torch.where(total == 0, 1.0, total))
+    whole = total(existing)
+    return torch.where(whole == 0, 0.0, existing / torch.where(whole == 0, 1.0, whole))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_losses._core.passes import count_as_numbers, expand_last, read_as_numbers, read_results
+from offline_losses._core.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, read_results
 
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
@@ -172,6 +172,7 @@ class Graph:
         if self._inputs[0].device.type == "cpu":
             if any(node.target in _SLOW for node in traced.graph.nodes):
                 raise NotWorthIt
+            add_in_double(traced.graph)
             count_as_numbers(traced.graph)
             if not sequential:
                 self._flags = read_as_numbers(traced.graph)

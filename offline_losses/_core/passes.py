@@ -54,10 +54,29 @@ def count_as_numbers(graph: Any) -> None:
             with graph.inserting_before(node):
                 number = graph.call_function(torch.ops.prims.convert_element_type.default, (flag, wanted.pop()))
             node.replace_input_with(flag, number)
-            node.kwargs = {"dtype": torch.float64}
-            with graph.inserting_after(node):
-                count = graph.call_function(torch.ops.prims.convert_element_type.default, (node, number.args[1]))
-            node.replace_all_uses_with(count, delete_user_cb=lambda user, count=count: user is not count)
+            _in_double(graph, node, number.args[1])
+
+
+def add_in_double(graph: Any) -> None:
+    """Add numbers over a batch in double precision where autograd wrote the sum, as `total` does where a formula did.
+
+    The gradient of what all samples share is one: of a hyper-parameter, of the mean observation.
+    """
+    aten = torch.ops.aten
+    for target in (aten.sum.default, aten.sum.dim_IntList):
+        for node in graph.find_nodes(op="call_function", target=target):
+            x = node.args[0].meta["val"]
+            row = x.dim() > 1 and target is aten.sum.dim_IntList and node.args[1] in ([-1], [x.dim() - 1])
+            if x.dtype is torch.float32 and not row and node.meta["val"].dtype is torch.float32:
+                _in_double(graph, node, torch.float32)
+
+
+def _in_double(graph: Any, node: Any, dtype: torch.dtype) -> None:
+    """Let a sum be taken in double precision, and rounded to `dtype`."""
+    node.kwargs = {"dtype": torch.float64}
+    with graph.inserting_after(node):
+        rounded = graph.call_function(torch.ops.prims.convert_element_type.default, (node, dtype))
+    node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
 
 
 def expand_last(graph: Any) -> None:
