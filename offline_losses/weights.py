@@ -170,9 +170,9 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
 
 
 def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
-    """Each weight over the sum of all."""
+    """Each weight over the sum of all, a constant for the gradient: what is made of it does not depend on the scale."""
     check_float(function, weight=weight)
     check_flags(function, weight.shape, **present(mask=mask))
     existing = select(mask, upcast(weight))
-    whole = total(existing)
+    whole = total(existing.detach())
     return torch.where(whole == 0, 0.0, existing / torch.where(whole == 0, 1.0, whole))
