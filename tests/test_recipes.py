@@ -54,6 +54,8 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("iql", PENDULUM, "--compile", "critic_loss"),
         ("cql", PENDULUM, "", "gap"),
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
+        ("td3_bc", PENDULUM, "", "critic_loss"),
+        ("td3_bc", PENDULUM, "--compile", "critic_loss"),
         ("sac", PENDULUM, "", "critic_loss"),
         ("discrete_cql", CARTPOLE, "", "gap"),
         ("discrete_cql", CARTPOLE, "--conservative 0", "critic_loss"),
@@ -77,7 +79,12 @@ def test_recipe_learns_and_writes_what_it_measured(
 
 @pytest.mark.parametrize(
     ("recipe", "dataset", "better"),
-    [("cql", CARTPOLE, "discrete_cql.py"), ("sac", CARTPOLE, "discrete_cql.py"), ("discrete_cql", PENDULUM, "cql.py")],
+    [
+        ("cql", CARTPOLE, "discrete_cql.py"),
+        ("td3_bc", CARTPOLE, "discrete_cql.py"),
+        ("sac", CARTPOLE, "discrete_cql.py"),
+        ("discrete_cql", PENDULUM, "cql.py"),
+    ],
 )
 def test_the_other_kind_of_actions_is_refused(recipe: str, dataset: str, better: str) -> None:
     with pytest.raises(SystemExit, match=f"{dataset} has .* actions: take {better}"):

@@ -58,6 +58,7 @@ RUNS = [
     Run(PENDULUM, "AWR", "awr", 3000, "--temperature 0.3"),
     Run(PENDULUM, "IQL", "iql", 4000, "--temperature 0.1 --expectile 0.9 --polyak 0.02"),
     Run(PENDULUM, "CQL", "cql", 3000, "--conservative 0.05 --polyak 0.02"),
+    Run(PENDULUM, "TD3+BC", "td3_bc", 4000, "--q-weight 10 --polyak 0.02"),
     Run(PENDULUM, "SAC", "sac", 4000, "--polyak 0.02"),
     Run(CARTPOLE, "BC", "bc", 2000, ""),
     Run(CARTPOLE, "filtered BC", "bc", 2000, "--fraction 0.03"),

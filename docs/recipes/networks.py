@@ -69,6 +69,17 @@ class GaussianPolicy(nn.Module):
         return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
 
 
+class DeterministicPolicy(nn.Module):
+    """One action inside [-1, 1] for each state."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, action_size, hidden)
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.network(observation).tanh()
+
+
 class TanhGaussianPolicy(nn.Module):
     """The squashed policy of SAC, with a deviation for each state."""
 

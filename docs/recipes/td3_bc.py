@@ -1,0 +1,66 @@
+"""TD3+BC: climb the critic, and pay for the distance to the data's action.
+
+Fujimoto and Gu, arXiv:2106.06860. The critics are those of TD3, without any correction: their target is the smaller
+value of a slow copy, at the slow policy's action with a little noise. All that holds the policy to the data is one term
+of its own loss; the mean of |Q| makes the two terms comparable. TD3's delay is left out: every update moves the critics
+and then the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from networks import DeterministicPolicy, twin_critics
+from task import load_task
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Adam
+
+from offline_losses import bellman_target, ensemble_min, polyak_update_, squared_loss, td3_bc_loss
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    parser.add_argument("--q-weight", type=float, default=2.5, help="larger: trust the critic more, the data less")
+    parser.add_argument("--noise", type=float, default=0.2, help="deviation of the noise on the target's action")
+    parser.add_argument("--noise-clip", type=float, default=0.5)
+    parser.add_argument("--polyak", type=float, default=0.005)
+    options = parser.parse_args(argv)
+    task = load_task(options, discrete_only=False)
+
+    critics = twin_critics(task, options.hidden)
+    policy = DeterministicPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
+    slow_critics, slow_policy = (deepcopy(network).requires_grad_(False) for network in (critics, policy))
+    critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
+    policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        observation, action, next_observation = batch["observation"], batch["action"], batch["next", "observation"]
+
+        # 1. Q(s, a) learns the reward and the value of the next state, near the action that the slow policy takes.
+        with torch.no_grad():
+            noise = (options.noise * torch.randn_like(action)).clamp(-options.noise_clip, options.noise_clip)
+            next_action = (slow_policy.act(next_observation) + noise).clamp(-1, 1)
+            next_q = ensemble_min(slow_critics(next_observation, next_action))
+        target = bellman_target(batch["next", "reward"], next_q, batch["next", "terminated"], discount=options.discount)
+        critic_loss = squared_loss(critics(observation, action), target)
+        minimize(critic_optimizer, critic_loss)
+
+        # 2. The policy climbs the first critic and stays near the data's action.
+        policy_action = policy.act(observation)
+        policy_q = critics(observation, policy_action)[0]
+        policy_loss = td3_bc_loss(policy_q, policy_action, action, q_weight=options.q_weight)
+        minimize(policy_optimizer, policy_loss)
+
+        polyak_update_(slow_critics, critics, polyak=options.polyak)
+        polyak_update_(slow_policy, policy, polyak=options.polyak)
+        return {"critic_loss": critic_loss, "policy_loss": policy_loss}
+
+    return train("td3_bc", task, options, update, policy=policy, critics=critics, report=report)
+
+
+if __name__ == "__main__":
+    main()
