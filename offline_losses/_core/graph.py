@@ -164,12 +164,13 @@ class Graph:
         for node in [node for node in traced.graph.nodes if node.target in aliases]:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
         read_results(traced.graph, known)
-        if self._inputs[0].is_cpu and size_class(examples)[0]:  # not tried on a card, where it is one kernel more
+        on_cpu = self._inputs[0].is_cpu
+        if on_cpu and size_class(examples)[0]:  # not tried on a card, where it is one kernel more
             expand_last(traced.graph)
         traced.graph.eliminate_dead_code()
         traced.graph.output_node().type = None  # an annotation, which older versions cannot put into a cache's key
         self._flags: list[int] = []
-        if self._inputs[0].device.type == "cpu":
+        if on_cpu:
             if any(node.target in _SLOW for node in traced.graph.nodes):
                 raise NotWorthIt
             add_in_double(traced.graph)

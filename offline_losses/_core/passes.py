@@ -76,6 +76,7 @@ def _in_double(graph: Any, node: Any, dtype: torch.dtype) -> None:
     node.kwargs = {"dtype": torch.float64}
     with graph.inserting_after(node):
         rounded = graph.call_function(torch.ops.prims.convert_element_type.default, (node, dtype))
+    rounded.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
 
 
@@ -86,7 +87,8 @@ def expand_last(graph: Any) -> None:
     """
     *_, end = graph.nodes
     # as text, since to compare open sizes would decide them
-    inputs = {str(node.meta["val"].shape): node for node in graph.nodes if node.op == "placeholder"}
+    values = [node for node in graph.nodes if node.op == "placeholder" and node.meta["val"].is_floating_point()]
+    inputs = {str(node.meta["val"].shape): node for node in values}
     with graph.inserting_before(end):
         for result in dict.fromkeys(end.args[0]):
             like = inputs.get(str(result.meta["val"].shape))

@@ -140,7 +140,7 @@ class Joint(Function):
             return call.placed(call.again(saved[count:], [scale]))
         if scale.is_cpu and _is_one(scale):  # elsewhere a look at it would wait for the device
             return call.placed(saved)
-        return call.placed([gradient * scale for gradient in saved[:count]])
+        return call.placed([_scaled(gradient, scale) for gradient in saved[:count]])
 
 
 class Separate(Function):
@@ -192,6 +192,13 @@ def _is_one(x: Tensor) -> bool:
         return x.item() == 1.0
     except RuntimeError:  # a batch of gradients cannot be looked at
         return False
+
+
+def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
+    """The product; of a gradient that is one number everywhere, the product with this number."""
+    if gradient.dim() and not any(gradient.stride()):
+        return (gradient[(0,) * gradient.dim()] * scale).expand(gradient.shape)
+    return gradient * scale
 
 
 def _no_view(x: Tensor) -> Tensor:

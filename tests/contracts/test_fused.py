@@ -176,7 +176,8 @@ def test_a_gradient_that_is_one_number_is_not_written_out(
         slopes.append(torch.autograd.grad(plain, sample, torch.ones_like(plain)))
     for actual, expected in zip((*slopes[2], *slopes[3]), (*slopes[0], *slopes[1]), strict=True):
         torch.testing.assert_close(actual, expected)
-    assert [not any(slope.stride()) for slope in slopes[3]] == numbers
+    for found in slopes[2:]:
+        assert [not any(slope.stride()) for slope in found] == numbers
 
 
 def test_graphs_of_a_card_serve_few_sizes() -> None:
@@ -234,7 +235,7 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
 def test_large_inputs(case: Case) -> None:
     """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values."""
     function = fused_twin(case)
-    for batch in (2**15, 50_001):
+    for batch in (2**15, 50_001, 70_000):
         inputs = case.build((batch,), dtype=torch.float32, seed=batch)
         eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
         for one, other in zip(actual, eager, strict=True):
@@ -242,7 +243,7 @@ def test_large_inputs(case: Case) -> None:
                 assert one is other
             else:
                 largest = float(other.double().abs().max())
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * (largest + 1))
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * largest)
     sizes = graph.size_class([torch.empty(2**15)])
     used = Counter(key[0] for key, made in function.graphs.items() if key[-1] == sizes for _ in range(len(made)))
     assert bool(+used) == (case.row.name not in LEFT_TO_EAGER)
@@ -521,11 +522,6 @@ def test_the_mean_of_millions_is_as_exact_as_that_of_few(gradient: bool) -> None
         ("cql_lagrange_losses", {"gap": (2**21,), "log_multiplier": (), "threshold": ()}, "threshold"),
         ("expectile_loss", {"prediction": (2**21,), "target": (2**21,), "expectile": ()}, "expectile"),
         ("soft_value", {"q": (2**18, 8), "temperature": ()}, "temperature"),
-        (
-            "bellman_target",
-            dict.fromkeys(("reward", "next_value", "terminated"), (2**21,)) | {"discount": ()},
-            "discount",
-        ),
     ],
 )
 def test_what_millions_share_has_an_exact_gradient(name: str, shapes: dict[str, tuple[int, ...]], shared: str) -> None:
@@ -534,10 +530,10 @@ def test_what_millions_share_has_an_exact_gradient(name: str, shapes: dict[str, 
     drawn = {argument: 0.2 + 0.6 * torch.rand(shape, generator=generator) for argument, shape in shapes.items()}
     slopes = []
     for module, dtype in ((fused, torch.float32), (offline_losses, torch.float64)):
-        inner = {key: x > 0.7 if key == "terminated" else x.to(dtype) for key, x in drawn.items()}
+        inner = {key: x.to(dtype) for key, x in drawn.items()}
         result = getattr(module, name)(**(inner | {shared: inner[shared].requires_grad_()}))
         slopes.append(torch.autograd.grad(sum(leaf.sum() for leaf in leaves(result)), inner[shared])[0])
-    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(slopes[0].double(), slopes[1], rtol=2.5e-7, atol=0.0)
 
 
 @pytest.mark.usefixtures("_compiles")
