@@ -54,21 +54,6 @@ class DiscreteCritics(nn.Module):
         return torch.stack([of_action(network(observation), action) for network in self.networks])
 
 
-class GaussianPolicy(nn.Module):
-    """Mean inside [-1, 1], one deviation for all states: the usual policy of weighted imitation."""
-
-    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
-        super().__init__()
-        self.network = mlp(observation_size, action_size, hidden)
-        self.log_std = nn.Parameter(torch.zeros(action_size))
-
-    def act(self, observation: Tensor) -> Tensor:
-        return self.network(observation).tanh()
-
-    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
-
-
 class DeterministicPolicy(nn.Module):
     """One action inside [-1, 1] for each state."""
 
@@ -78,6 +63,17 @@ class DeterministicPolicy(nn.Module):
 
     def act(self, observation: Tensor) -> Tensor:
         return self.network(observation).tanh()
+
+
+class GaussianPolicy(DeterministicPolicy):
+    """Mean inside [-1, 1], one deviation for all states: the usual policy of weighted imitation."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__(observation_size, action_size, hidden)
+        self.log_std = nn.Parameter(torch.zeros(action_size))
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
 
 
 class TanhGaussianPolicy(nn.Module):

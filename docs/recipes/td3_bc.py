@@ -1,9 +1,8 @@
 """TD3+BC: climb the critic, and pay for the distance to the data's action.
 
-Fujimoto and Gu, arXiv:2106.06860. The critics are those of TD3, without any correction: their target is the smaller
-value of a slow copy, at the slow policy's action with a little noise. All that holds the policy to the data is one term
-of its own loss; the mean of |Q| makes the two terms comparable. TD3's delay is left out: every update moves the critics
-and then the policy.
+Fujimoto and Gu, arXiv:2106.06860. The critics are those of TD3: their target is the smaller of two slow critics, at the
+slow policy's action with a little noise. All that holds the policy to the data is one term of its own loss; the mean of
+|Q| makes the two terms comparable. TD3's delay is left out: every update moves the critics and then the policy.
 """
 
 from __future__ import annotations
@@ -37,14 +36,18 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
     policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
+    def noisy(actor: DeterministicPolicy, observation: Tensor) -> Tensor:
+        """The actor's action with the noise over which the target smooths Q."""
+        action = actor.act(observation)
+        noise = (options.noise * torch.randn_like(action)).clamp(-options.noise_clip, options.noise_clip)
+        return (action + noise).clamp(-1, 1)
+
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, next_observation = batch["observation"], batch["action"], batch["next", "observation"]
 
         # 1. Q(s, a) learns the reward and the value of the next state, near the action that the slow policy takes.
         with torch.no_grad():
-            noise = (options.noise * torch.randn_like(action)).clamp(-options.noise_clip, options.noise_clip)
-            next_action = (slow_policy.act(next_observation) + noise).clamp(-1, 1)
-            next_q = ensemble_min(slow_critics(next_observation, next_action))
+            next_q = ensemble_min(slow_critics(next_observation, noisy(slow_policy, next_observation)))
         target = bellman_target(batch["next", "reward"], next_q, batch["next", "terminated"], discount=options.discount)
         critic_loss = squared_loss(critics(observation, action), target)
         minimize(critic_optimizer, critic_loss)
@@ -59,7 +62,11 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         polyak_update_(slow_policy, policy, polyak=options.polyak)
         return {"critic_loss": critic_loss, "policy_loss": policy_loss}
 
-    return train("td3_bc", task, options, update, policy=policy, critics=critics, report=report)
+    def follow(observation: Tensor) -> tuple[Tensor, Tensor]:
+        """What this Q values: the policy with the target's noise."""
+        return noisy(policy, observation), torch.zeros(len(observation))
+
+    return train("td3_bc", task, options, update, policy=policy, critics=critics, follow=follow, report=report)
 
 
 if __name__ == "__main__":
