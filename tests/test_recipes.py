@@ -101,6 +101,14 @@ def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]
 
 
+def test_td3_bc_climbs_its_critic() -> None:
+    """The weight of Q decides where the policy goes; without a gradient through Q it would clone all the same."""
+    import td3_bc
+
+    near, far = (td3_bc.main(["--dataset", PENDULUM, *SHORT, "--q-weight", weight]) for weight in ("1e-6", "100"))
+    assert near["return"] != far["return"]
+
+
 @needs_sepsis
 def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--steps-scale", "0.001", "--jobs", "1", "--flags", "--episodes 2 --evaluations 2 --probe 4 --hidden 8"]
