@@ -164,8 +164,7 @@ def sac_policy_loss(
         tensor(-3.5000)
 
     Reference:
-        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equations 7
-        and 9.
+        Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equations 7 and 9.
     """
     check_values("sac_policy_loss", log_prob=log_prob, q=q)
     check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)

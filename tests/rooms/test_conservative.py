@@ -244,7 +244,7 @@ def test_a_masked_row(data: st.DataObject, t: float) -> None:
 
 @given(data=st.data(), t=temperatures, sampled=st.booleans())
 def test_a_state_without_candidates_pushes_nothing(data: st.DataObject, t: float, sampled: bool) -> None:
-    """Its penalty is 0 and no value moves, not even the data's; the other states are as if it were not there."""
+    """Its penalty is 0 and no value moves, not even the data's; the other states keep theirs."""
     q, at_data = data.draw(distinct((3, 2))), data.draw(tensors((3,)))
     density = data.draw(tensors((3, 2), -3.0, 3.0)) if sampled else None
     q[1] = -INF
