@@ -72,7 +72,7 @@ def _advantage(
 
 def _rlax(name: str, arguments: Mapping[str, Any], mode: str) -> Maker:
     def make() -> Variant:
-        from benchmarks.peers_jax import function_run
+        from benchmarks.peers_rlax import function_run
 
         return Variant(function_run(name, arguments, mode))
 

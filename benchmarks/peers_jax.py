@@ -1,58 +1,41 @@
-"""Peers that JAX compiles: functions of rlax, and updates in flax and optax. Needs these packages."""
+"""The same updates jitted by JAX, in flax and optax. Needs these packages."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX finds a card: not all memory is its own
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 import torch
 from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.networks import Networks, fixed_batch
-from benchmarks.variants import Run, Variant, cotangents
+from benchmarks.variants import Run, Variant
 
 Tree = Any
 Array = jax.Array
 
 
-def function_run(name: str, arguments: Mapping[str, Any], mode: str) -> Run:
-    """The rlax function of the same arguments, compiled for their shapes, with the same gradients."""
-    knobs = {key: value for key, value in arguments.items() if not isinstance(value, Tensor)}
-    moved = {key: key for key, value in arguments.items() if isinstance(value, Tensor) and value.requires_grad}
-    arrays = {key: _array(value) for key, value in arguments.items() if isinstance(value, Tensor)}
-    fixed = {key: value for key, value in arrays.items() if key not in moved}
-    function = partial(RLAX[name], **knobs)
-    if mode == "forward":
-        forward = jax.jit(lambda given: function(**given))
-        return lambda: [jax.block_until_ready(forward(arrays))]
-
-    shape = jax.eval_shape(lambda given: function(**given), arrays).shape
-    factor = cotangents([torch.empty(shape)])[0]
-    factor = jnp.ones(()) if factor is None else _array(factor)
-
-    @jax.jit
-    def both(given: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array]]:
-        result, pull = jax.vjp(lambda x: function(**x, **fixed), given)
-        return result, pull(factor)[0]
-
-    given = {key: arrays[key] for key in moved}
-
-    def run() -> list[Array]:
-        result, gradients = jax.block_until_ready(both(given))
-        return [result, *(gradients[key] for key in moved)]
-
-    return run
+def compute_on(device: torch.device) -> None:
+    """From now on, with the products of float32 in float32, as PyTorch has them; ImportError where JAX has no such."""
+    kind = {"cuda": "gpu"}.get(device.type, device.type)
+    try:
+        jax.config.update("jax_default_device", jax.devices(kind)[0])
+    except RuntimeError as error:
+        raise ImportError(f"JAX has no {kind} here") from error
+    jax.config.update("jax_default_matmul_precision", "float32")
 
 
-def iql() -> Variant:
+def iql(device: torch.device) -> Variant:
     """One jitted step: value, policy and critics, each with an optimizer, then the slow critics."""
+    compute_on(device)
     nets = Networks(torch.device("cpu"))
     optimizer = optax.adam(networks.LR)
     critics, value, policy = Critics(), MLP(1), MLP(networks.ACTIONS)
@@ -93,11 +76,12 @@ def iql() -> Variant:
         slow = optax.incremental_update(new["critics"], state["slow"], networks.POLYAK)
         return {"parameters": new, "slow": slow, "optimizers": optimizers}, metrics
 
-    return Variant(_stepping(step, state), tolerance=networks.EXACT, calls=networks.CALLS)
+    return Variant(_stepping(step, state, device), tolerance=networks.EXACT, calls=networks.CALLS)
 
 
-def td3_bc() -> Variant:
+def td3_bc(device: torch.device) -> Variant:
     """One jitted step: critics, then the policy, then both slow copies."""
+    compute_on(device)
     nets = Networks(torch.device("cpu"))
     optimizer = optax.adam(networks.LR)
     critics, policy = Critics(), MLP(networks.ACTIONS)
@@ -139,7 +123,7 @@ def td3_bc() -> Variant:
         new_state = {"parameters": new, "slow": slow, "optimizers": optimizers, "key": key}
         return new_state, critic_metric | policy_metric
 
-    return Variant(_stepping(step, state), tolerance=networks.NOISY, calls=networks.CALLS)
+    return Variant(_stepping(step, state, device), tolerance=networks.NOISY, calls=networks.CALLS)
 
 
 class MLP(linen.Module):
@@ -180,20 +164,23 @@ def _descend(
     return new, new_states, metrics
 
 
-def _stepping(step: Callable[..., Any], state: Tree) -> Run:
-    """Calls the jitted step on its own last state, which it may overwrite."""
+def _stepping(step: Callable[..., Any], state: Tree, device: torch.device) -> Run:
+    """Calls the jitted step on its own last state, which it may overwrite; on a card nothing waits for a step."""
     jitted = jax.jit(step, donate_argnums=0)
-    batch = tuple(_array(x) for x in fixed_batch(torch.device("cpu")))
+    batch = tuple(array(x) for x in fixed_batch(torch.device("cpu")))
 
     def run() -> dict[str, Array]:
         nonlocal state
-        state, metrics = jax.block_until_ready(jitted(state, batch))
+        state, metrics = jitted(state, batch)
+        if device.type != "cuda":
+            jax.block_until_ready((state, metrics))
         return metrics
 
     return run
 
 
-def _array(tensor: Tensor) -> Array:
+def array(tensor: Tensor) -> Array:
+    """A copy in JAX."""
     return jnp.array(tensor.detach().numpy())
 
 
@@ -208,32 +195,6 @@ def _twins(nets: Networks) -> Tree:
 
 def _layers(network: nn.Module) -> Tree:
     return {
-        f"Dense_{i}": {"kernel": _array(layer.weight.T), "bias": _array(layer.bias)}
+        f"Dense_{i}": {"kernel": array(layer.weight.T), "bias": array(layer.bias)}
         for i, layer in enumerate(network.layers)
     }
-
-
-def _lambda_return(
-    reward: Array, next_value: Array, terminated: Array, done: Array, discount: float, lambda_: float
-) -> Array:
-    """Their discount ends a bootstrap; a λ of zero cuts."""
-    discounts, mix = jnp.where(terminated, 0.0, discount), jnp.where(done | terminated, 0.0, lambda_)
-    return jax.vmap(rlax.lambda_returns)(reward, discounts, next_value, mix)
-
-
-def _n_step_return(reward: Array, next_value: Array, terminated: Array, done: Array, n: int, discount: float) -> Array:
-    discounts, mix = jnp.where(terminated, 0.0, discount), jnp.where(done | terminated, 0.0, 1.0)
-    over_rows = jax.vmap(rlax.n_step_bootstrapped_returns, in_axes=(0, 0, 0, None, 0))
-    return over_rows(reward, discounts, next_value, n, mix)
-
-
-RLAX: dict[str, Callable[..., Array]] = {
-    "squared_loss": lambda prediction, target: 2 * rlax.l2_loss(prediction, target).mean(),
-    "huber_loss": lambda prediction, target, delta: rlax.huber_loss(target - prediction, delta).mean(),
-    "expectile_loss": lambda prediction, target, expectile: rlax.expectile_loss(prediction, target, expectile).mean(),
-    "discounted_return": lambda reward, done, discount: jax.vmap(rlax.discounted_returns)(
-        reward, jnp.where(done, 0.0, discount), jnp.zeros_like(reward)
-    ),
-    "n_step_return": _n_step_return,
-    "lambda_return": _lambda_return,
-}

@@ -22,15 +22,15 @@ def of_update(name: str, device: torch.device) -> Variants:
     found["d3rlpy"] = lambda: _d3rlpy(name, device, compile_graph=False)
     if device.type == "cuda":  # where alone its flag does anything
         found["d3rlpy compiled"] = lambda: _d3rlpy(name, device, compile_graph=True)
-    elif name != "CQL":
-        found["jax"] = lambda: _jax(name)
+    if name != "CQL":
+        found["jax"] = lambda: _jax(name, device)
     return found
 
 
-def _jax(name: str) -> Variant:
+def _jax(name: str, device: torch.device) -> Variant:
     from benchmarks import peers_jax
 
-    return {"IQL": peers_jax.iql, "TD3+BC": peers_jax.td3_bc}[name]()
+    return {"IQL": peers_jax.iql, "TD3+BC": peers_jax.td3_bc}[name](device)
 
 
 def _d3rlpy(name: str, device: torch.device, compile_graph: bool) -> Variant:

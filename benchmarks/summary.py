@@ -44,7 +44,7 @@ def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
     grid = [work for work in works if work.row.group == "grid" and work.row.mode == MODES[1]]
     found = [_no_slower(grid), _geometric_mean(grid), *_vocabulary(works), *_returns(works)]
     if device == "cuda":
-        found.append(_cuda_update(works))
+        found += _cuda_update(works)
     else:
         found += [_near_the_copy(grid), *_updates(works)]
     imports = _find(works, "import")("offline_losses", "torch")
@@ -141,11 +141,15 @@ def _updates(works: list[Work]) -> list[Verdict]:
     ]
 
 
-def _cuda_update(works: list[Work]) -> Verdict:
+def _cuda_update(works: list[Work]) -> list[Verdict]:
     milliseconds = next(
         (w.times["compiled"] / 1e3 for w in works if w.row.name == "IQL" and "compiled" in w.times), None
     )
-    return _verdict("IQL: one compiled update ≤ 0.2 ms", milliseconds, 0.2)
+    jitted = _find(works, "IQL")("jax", "compiled")
+    return [
+        _verdict("IQL: one compiled update ≤ 0.2 ms", milliseconds, 0.2),
+        _verdict("IQL: jitted JAX ÷ compiled ≥ 1", jitted, 1, at_least=True),
+    ]
 
 
 def _returns(works: list[Work]) -> list[Verdict]:

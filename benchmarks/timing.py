@@ -77,7 +77,7 @@ def first_calls(variant: Variant, device: torch.device) -> tuple[float, Any]:
         started = time.perf_counter()
         for _ in range(variant.calls):
             result = variant.run()
-        _synchronize(device)
+        _finish(result, device)
         return time.perf_counter() - started, result
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -133,9 +133,18 @@ def _block(run: Run, calls: int, device: torch.device) -> float:
     _synchronize(device)
     started = time.perf_counter()
     for _ in range(calls):
-        run()
-    _synchronize(device)
+        result = run()
+    _finish(result, device)
     return time.perf_counter() - started
+
+
+def _finish(result: Any, device: torch.device) -> None:
+    """Waits until the card has computed it; JAX hands its work to the card in a thread of its own."""
+    if device.type == "cuda" and isinstance(result, Mapping):
+        for part in result.values():
+            if hasattr(part, "block_until_ready"):
+                part.block_until_ready()
+    _synchronize(device)
 
 
 def _synchronize(device: torch.device) -> None:
