@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import cases, returns, updates
-from benchmarks.measure import Bench, Measurement, results_file, stamp, write_csv
+from benchmarks.measure import Bench, Measurement, merged, read_csv, results_file, stamp, write_csv
 from benchmarks.startup import first_compilation, import_rows, warm_seconds
 from benchmarks.summary import verdicts
 from benchmarks.tables import show_rows, show_verdicts
@@ -30,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs what the flags ask for; 1 if a variant computed something else, or one of ours failed."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.csv and options.filter is not None:
-        parser.error("--csv keeps whole runs: leave out --filter")
     console = Console() if sys.stdout.isatty() else Console(width=150)
     if options.report:
         from benchmarks.report import write_report
@@ -57,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=_sizes, default="small", help="small, full, or numbers of elements: 256,65536")
     add("--peers", action="store_true", help="also TorchRL, d3rlpy and JAX, where they are installed")
     add("--json", type=Path, metavar="FILE", help="write the rows there")
-    add("--csv", action="store_true", help="keep the rows in benchmarks/results, in the file of this machine")
+    add(
+        "--csv",
+        action="store_true",
+        help="keep the rows in benchmarks/results: the file of this machine, or what --filter names of it",
+    )
     add("--plot", type=Path, metavar="DIR", help="draw the rows there")
     add("--report", action="store_true", help="only write docs/benchmarks.md anew, from benchmarks/results")
     add("--cache", metavar="DIR", help="the compiler's cache; an empty one if not given")
@@ -99,7 +101,9 @@ def _save(rows: list[Measurement], options: argparse.Namespace) -> None:
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     if options.csv and rows:
-        write_csv(rows, results_file(stamp(torch.device(options.device))))
+        path = results_file(stamp(torch.device(options.device)))
+        kept = read_csv(path) if options.filter is not None and path.exists() else []
+        write_csv(merged(kept, rows), path)
     if options.plot:
         from benchmarks.plots import draw
 

@@ -122,14 +122,13 @@ class Bench:
 @cache
 def stamp(device: torch.device) -> dict[str, Any]:
     """Where and with what this was measured."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "device": device.type,
         "machine": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": git.stdout.strip() or "unknown",
+        "commit": _commit(),
         "date": date.today().isoformat(),
     }
 
@@ -137,6 +136,17 @@ def stamp(device: torch.device) -> dict[str, Any]:
 def results_file(stamp: dict[str, Any]) -> Path:
     """The file of this machine among the results that are kept."""
     return RESULTS / (re.sub(r"[^a-z0-9]+", "-", stamp["machine"].lower()).strip("-") + ".csv")
+
+
+def merged(kept: Iterable[Measurement], new: Iterable[Measurement]) -> list[Measurement]:
+    """All rows, each piece of work as it was measured last, since only rows of one run are compared."""
+    works: dict[tuple[str, ...], list[Measurement]] = {}
+    for rows in (kept, new):
+        found: dict[tuple[str, ...], list[Measurement]] = {}
+        for row in rows:
+            found.setdefault(row.key, []).append(row)
+        works |= found
+    return [row for rows in works.values() for row in rows]
 
 
 def write_csv(rows: Iterable[Measurement], path: Path) -> None:
@@ -161,6 +171,14 @@ def read_csv(path: Path) -> list[Measurement]:
 
 def _short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without its history
+        return "unknown"
 
 
 def _processor() -> str:

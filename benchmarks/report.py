@@ -47,12 +47,12 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
 
 
 def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
-    first = rows[0]
-    yield f"## {first.machine}\n"
-    yield (
-        f"{first.threads} thread{'s' if first.threads > 1 else ''}, PyTorch {first.torch}, Python {first.python}, "
-        f"commit {first.commit}, {first.date}.\n"
-    )
+    yield f"## {rows[0].machine}\n"
+    for threads, torch, python, commit, date in sorted(
+        {(x.threads, x.torch, x.python, x.commit, x.date) for x in rows}, key=lambda run: run[-1]
+    ):
+        many = "s" if threads > 1 else ""
+        yield f"{threads} thread{many}, PyTorch {torch}, Python {python}, commit {commit}, {date}.\n"
     yield from (f"![{figure.stem}]({figure.as_posix()})\n" for figure in figures)
     yield "### Promises\n"
     promises = ([v.promise, v.measured.replace("\n", "<br>"), MARK[v.kept]] for v in verdicts(rows))

@@ -18,8 +18,8 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_losses
-from benchmarks import cases, returns, summary, updates
-from benchmarks.measure import Bench, Measurement, read_csv, write_csv
+from benchmarks import cases, peers_updates, returns, summary, updates
+from benchmarks.measure import Bench, Measurement, merged, read_csv, write_csv
 from benchmarks.timing import OutOfPatience, agree, first_calls, interleave, peak_bytes
 from benchmarks.variants import MODES, Variant, Workload, run_of
 
@@ -195,6 +195,26 @@ def test_promises_are_kept_missed_or_not_measured(rows: list[Measurement]) -> No
     assert kept["IQL: jitted JAX ÷ compiled ≥ 1"] is False
     assert kept["IQL: CORL style ÷ compiled ≥ 1.6"] is None
     assert kept["element-wise losses of 4M numbers, forward and backward ≤ 2 × a copy"] is True
+
+
+def test_a_card_has_promises_of_its_own(rows: list[Measurement]) -> None:
+    kept = {verdict.promise: verdict.kept for verdict in summary.verdicts([replace(x, device="cuda") for x in rows])}
+    assert kept["IQL: one compiled update ≤ 0.2 ms"] is False
+    assert kept["IQL: jitted JAX ÷ compiled ≥ 1"] is False
+    assert "IQL: compiled ≤ 1.3 × its matrix products" not in kept
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_jitted_update_runs_where_ours_does(device: str) -> None:
+    """JAX is asked for on a card too."""
+    with_jax = {name: "jax" in peers_updates.of_update(name, torch.device(device)) for name in ("IQL", "CQL", "TD3+BC")}
+    assert with_jax == {"IQL": True, "CQL": False, "TD3+BC": True}
+
+
+def test_a_later_run_replaces_the_work_that_it_measured(rows: list[Measurement]) -> None:
+    """With all its variants, since they are compared with each other; the rest stays where it was."""
+    later = [row("compiled", 100.0), row("eager", 200.0, name="CQL")]
+    assert merged(rows, later) == [*rows[:2], *later]
 
 
 def test_what_we_lose_is_found(rows: list[Measurement]) -> None:
