@@ -245,7 +245,7 @@ class _Code:
 
     def outdated(self) -> Place | None:
         """The first thing that has changed since the trace, memory that was exchanged under a parameter included."""
-        if any(x.data_ptr() != address for x, address in zip(self.trace.state, self.addresses, strict=True)):
+        if list(map(Tensor.data_ptr, self.trace.state)) != self.addresses:
             return Place("a tensor", lambda: None, self)
         return next((place for place in self.places if place.changed), None)
 
@@ -258,7 +258,7 @@ class _Code:
         with torch.no_grad():
             results = self.run(*self.state, *inputs)
         if self.replays and not isinstance(self.run, Replay):
-            self.run = Replay(self.run, len(self.state))
+            self.run = Replay(self.run, range(len(self.state), len(self.state) + len(tensors)))
         leaves = list(self.trace.constants)
         for place, x in zip(self.trace.returned, results, strict=True):
             # The compiler drops a copy at the end: a metric that is part of a parameter would go on changing.

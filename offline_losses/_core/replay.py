@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,27 +12,46 @@ from offline_losses._core.graph import first_line
 
 
 class Replay:
-    """A CUDA graph of the compiled step: recorded on the next call, replayed from then on."""
+    """A CUDA graph of the compiled step: recorded on the next call, replayed from then on.
 
-    def __init__(self, run: Callable[..., Sequence[Tensor]], state: int) -> None:
-        self.run, self.state = run, state
+    `moving` are the places of the tensors that lie in other memory in every call; the rest stays where it is.
+    """
+
+    def __init__(self, run: Callable[..., Sequence[Tensor]], moving: range) -> None:
+        self.run, self.moving = run, moving
         self.graph: torch.cuda.CUDAGraph | None = None
         self.failed = False
 
     def __call__(self, *flat: Tensor) -> list[Tensor]:
         if self.graph is None and not self.failed:
-            self.inputs = [x.clone() for x in flat[self.state :]]
-            graph = torch.cuda.CUDAGraph()
-            try:
-                with torch.cuda.graph(graph):
-                    self.outputs = self.run(*flat[: self.state], *self.inputs)
-                self.graph = graph
-            except RuntimeError as error:
-                self.failed = True
-                warnings.warn(f"compile_update: compiled, without a CUDA graph: {first_line(error)}.", stacklevel=6)
+            self._record(flat)
         if self.graph is None:
             return list(self.run(*flat))
-        for held, x in zip(self.inputs, flat[self.state :], strict=True):
-            held.copy_(x)
+        for places in self.arriving:
+            torch._foreach_copy_([self.inputs[i] for i in places], [flat[i] for i in places])
         self.graph.replay()
-        return [x.clone() for x in self.outputs]
+        results = [torch.empty_like(x) for x in self.outputs]
+        for places in self.leaving:
+            torch._foreach_copy_([results[i] for i in places], [self.outputs[i] for i in places])
+        return results
+
+    def _record(self, flat: Sequence[Tensor]) -> None:
+        self.inputs = {i: flat[i].clone() for i in self.moving}
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.outputs = self.run(*(self.inputs.get(i, x) for i, x in enumerate(flat)))
+        except RuntimeError as error:
+            self.failed = True
+            warnings.warn(f"compile_update: compiled, without a CUDA graph: {first_line(error)}.", stacklevel=7)
+            return
+        self.arriving, self.leaving = _alike(self.inputs), _alike(dict(enumerate(self.outputs)))
+        self.graph = graph
+
+
+def _alike(tensors: Mapping[int, Tensor]) -> list[list[int]]:
+    """The places of those of one type, which one launch copies."""
+    found: dict[torch.dtype, list[int]] = {}
+    for place, x in tensors.items():
+        found.setdefault(x.dtype, []).append(place)
+    return list(found.values())
