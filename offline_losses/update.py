@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from offline_losses._core.graph import LARGE, first_line, switched_off
+from offline_losses._core.graph import first_line, switched_off
 from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
-from offline_losses._core.replay import Replay
+from offline_losses._core.replay import Replay, options_of_card
 from offline_losses._core.trace import Backup, Trace
 from offline_losses._core.watch import NUMBERS, Place, outside, settings
 
@@ -212,11 +212,7 @@ class _Step:
 
 
 class _Code:
-    """The compiled trace, with everything that it must be given or that must not have changed.
-
-    On a card a step of small tensors takes as long as it has kernels: independent ones are joined, and the sums of a
-    small batch and a small model take one each.
-    """
+    """The compiled trace, with everything that it must be given or that must not have changed."""
 
     def __init__(
         self, trace: Trace, inputs: list[Tensor], knobs: list[Tensor], rates: list[Rate], places: list[Place]
@@ -231,8 +227,6 @@ class _Code:
         self.addresses = [x.data_ptr() for x in trace.state]
         self.live = {x.untyped_storage().data_ptr() for x in (*self.state, *inputs)}
         self.replays = any(x.is_cuda for x in (*self.state, *inputs))
-        batch, model = (max(map(Tensor.numel, tensors), default=0) for tensors in (inputs, self.state))
-        options = {"combo_kernels": True, "split_reductions": batch >= LARGE or model >= 8 * LARGE}
         # what is compiled outside of Dynamo has shapes of no environment, for which the compiler uses no cache
         environment = ShapeEnv(
             assume_static_by_default=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False
@@ -240,7 +234,9 @@ class _Code:
         shapes = TracingContext(FakeTensorMode(shape_env=environment))
         with torch.no_grad(), tracing(shapes):
             self.run: Callable[..., Sequence[Tensor]] = compile(
-                trace.module, [*self.state, *(x.detach() for x in inputs)], options=options if self.replays else None
+                trace.module,
+                [*self.state, *(x.detach() for x in inputs)],
+                options=options_of_card(inputs, self.state) if self.replays else None,
             )
 
     def outdated(self) -> Place | None:

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from offline_losses._core.graph import first_line
+from offline_losses._core.graph import LARGE, first_line
+
+
+def options_of_card(inputs: Sequence[Tensor], state: Sequence[Tensor]) -> dict[str, Any]:
+    """How to compile a step that will be replayed.
+
+    A step of small tensors takes as long as it has kernels: those that need nothing of each other are joined, and so
+    are such products, and the sums of a small batch and a small model take one kernel each.
+    """
+    from offline_losses._core.products import BatchProducts
+
+    batch, model = (max(map(Tensor.numel, tensors), default=0) for tensors in (inputs, state))
+    return {
+        "combo_kernels": True,
+        "split_reductions": batch >= LARGE or model >= 8 * LARGE,
+        "post_grad_custom_pre_pass": BatchProducts(),
+    }
 
 
 class Replay:

@@ -1,0 +1,77 @@
+"""Products of small matrices that need nothing of each other as one batched product: on a card each takes a launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.pattern_matcher import stable_topological_sort
+from torch.fx.node import map_arg
+
+aten = torch.ops.aten
+SMALL = 512 * 512
+"""Elements of a matrix up to which a product leaves most of a card idle."""
+
+
+class BatchProducts(CustomGraphPass):
+    """Joins the layers of networks that run side by side, such as twin critics, their slow copies and a value."""
+
+    def __call__(self, graph: Any) -> None:
+        if torch._inductor.config.fallback_random:  # random numbers as eager code draws them come in its order
+            return
+        depth: dict[Any, int] = {}  # how many products come one after the other: of equal depth, none needs another
+        alike: dict[Any, list[Any]] = {}
+        for node in graph.nodes:
+            depth[node] = max((depth[x] for x in node.all_input_nodes), default=0)
+            if node.target in (aten.mm.default, aten.addmm.default):
+                depth[node] += 1
+                if (kind := _kind(node)) is not None:
+                    alike.setdefault((depth[node], kind), []).append(node)
+        for products in alike.values():
+            if len(products) > 1:
+                _join(graph, products)
+        stable_topological_sort(graph)
+
+    def uuid(self) -> Any:
+        """By which the compiler's cache tells one version of this pass from another."""
+        return get_hash_for_files((__file__,))
+
+
+def _kind(node: Any) -> Any:
+    """What two products must have in common to be one, or None for a product that stays as it is."""
+    *bias, left, right = node.args
+    matrices = [x.meta["val"] for x in (left, right, node)]
+    if node.kwargs or max(map(torch.Tensor.numel, matrices)) > SMALL:
+        return None
+    # a bias is added after the product, which would round 16 bits twice
+    if bias and (bias[0].meta["val"].dim() != 1 or matrices[-1].dtype not in (torch.float32, torch.float64)):
+        return None
+    shapes = tuple(tuple(map(int, x.shape)) for x in matrices)
+    return node.target, matrices[-1].dtype, matrices[-1].device, shapes, _turned(left), _turned(right)
+
+
+def _turned(node: Any) -> bool:
+    return node.target is aten.t.default or (node.target is aten.permute.default and node.args[1] == [1, 0])
+
+
+def _join(graph: Any, products: list[Any]) -> None:
+    def call(target: Any, *args: Any) -> Any:
+        node = graph.call_function(target, args)
+        node.meta["val"] = target(*map_arg(args, lambda x: x.meta["val"]))
+        return node
+
+    def stack(matrices: list[Any]) -> Any:
+        if _turned(matrices[0]):  # copied as they lie
+            return call(aten.permute.default, stack([x.args[0] for x in matrices]), [0, 2, 1])
+        return call(aten.cat.default, [call(aten.unsqueeze.default, x, 0) for x in matrices])
+
+    with graph.inserting_before(products[-1]):
+        *biases, lefts, rights = (list(operands) for operands in zip(*(x.args for x in products), strict=True))
+        joined = call(aten.bmm.default, stack(lefts), stack(rights))
+        if biases:
+            joined = call(aten.add.Tensor, joined, call(aten.unsqueeze.default, stack(biases[0]), 1))
+        for place, product in enumerate(products):
+            product.replace_all_uses_with(call(aten.select.int, joined, 0, place))
+    for product in products:
+        graph.erase_node(product)

@@ -1,0 +1,125 @@
+"""Products that run side by side become one: the same numbers, and nothing joined that may not be."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.functional import linear
+
+from benchmarks import updates
+from benchmarks.networks import fixed_batch
+from offline_losses import compile_update
+from offline_losses._core.graph import switched_off
+
+pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
+aten = torch.ops.aten
+CPU = torch.device("cpu")
+KINDS = {aten.mm.default: "single", aten.addmm.default: "single", aten.bmm.default: "joined"}
+
+
+def joined(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> Counter[str]:
+    """How many products of each kind are left, after the results were compared."""
+    from offline_losses._core.products import BatchProducts
+
+    module = make_fx(function, tracing_mode="fake")(*inputs)
+    BatchProducts()(module.graph)
+    module.recompile()
+    for actual, expected in zip(module(*inputs), function(*inputs), strict=True):
+        torch.testing.assert_close(actual, expected)
+    return Counter(KINDS[node.target] for node in module.graph.nodes if node.target in KINDS)
+
+
+def test_networks_side_by_side_take_the_products_of_one() -> None:
+    """Three networks with their gradients: two layers forward, and backward to both weights and between them."""
+    torch.manual_seed(0)
+    networks = [[torch.randn(shape, requires_grad=True) for shape in ((7, 5), (7,), (2, 7), (2,))] for _ in range(3)]
+
+    def gradients(x: Tensor, *weights: Tensor) -> Sequence[Tensor]:
+        networks = [weights[4 * i : 4 * i + 4] for i in range(3)]
+        outputs = [linear(linear(x, *network[:2]).tanh(), *network[2:]) for network in networks]
+        return torch.autograd.grad([output.square().sum() for output in outputs], weights)
+
+    assert joined(gradients, torch.randn(4, 5), *itertools.chain(*networks)) == {"joined": 5}
+
+
+def test_networks_of_other_widths_share_what_is_alike() -> None:
+    """The first layers differ, the second do not; the second of one is written before the first of the other."""
+
+    def both(x: Tensor, wide: Tensor, narrow: Tensor, second: Tensor) -> Sequence[Tensor]:
+        first = (x @ wide).relu() @ second
+        return first, (x[:, :3] @ narrow).relu() @ second.sin()
+
+    x, wide, narrow, second = (torch.randn(shape) for shape in ((4, 5), (5, 6), (3, 6), (6, 2)))
+    assert joined(both, x, wide, narrow, second) == {"single": 2, "joined": 1}
+
+
+def chain(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Three products of equal shapes, each of the last."""
+    for _ in range(3):
+        x = x @ y
+        yield x
+
+
+def two(x: Tensor, y: Tensor) -> Sequence[Tensor]:
+    """Two products that need nothing of each other."""
+    return x @ y, x.sin() @ y.cos()
+
+
+def with_a_bias(x: Tensor, y: Tensor) -> Sequence[Tensor]:
+    """The same, of a layer."""
+    return [torch.addmm(b, x, y) for b in (y[0], y[1])]
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "dtype", "expected"),
+    [
+        (lambda x, y: list(chain(x, y)), 3, torch.float32, {"single": 3}),
+        (two, 512, torch.float32, {"joined": 1}),
+        (two, 513, torch.float32, {"single": 2}),
+        (two, 3, torch.bfloat16, {"joined": 1}),
+        (with_a_bias, 3, torch.float64, {"joined": 1}),
+        (with_a_bias, 3, torch.bfloat16, {"single": 2}),
+        (lambda x, y: [torch.addmm(y[0], x, y, beta=b) for b in (0.5, 2)], 3, torch.float32, {"single": 2}),
+        (lambda x, y: [torch.addmm(b, x, y) for b in (x, y)], 3, torch.float32, {"single": 2}),
+        (lambda x, y: [x @ y, x.sin() @ y[:, :2]], 3, torch.float32, {"single": 2}),
+    ],
+    ids=["a chain", "small", "large", "16 bits", "a bias", "a bias in 16 bits", "factors", "a matrix", "other shapes"],
+)
+def test_what_is_joined(
+    function: Callable[..., Sequence[Tensor]], size: int, dtype: torch.dtype, expected: dict[str, int]
+) -> None:
+    """Small products of the same shapes that need nothing of each other; a bias is not rounded once more."""
+    torch.manual_seed(0)
+    assert joined(function, *torch.randn(2, size, size, dtype=dtype)) == expected
+
+
+def test_eager_random_numbers_keep_their_order() -> None:
+    """Whoever asked for them gets what eager code draws."""
+    with torch._inductor.config.patch(fallback_random=True):
+        assert joined(two, *torch.randn(2, 3, 3)) == {"single": 2}
+
+
+def test_an_update_is_the_same() -> None:
+    """As a card compiles it, here on the CPU: fewer products, and the losses of five updates."""
+    from offline_losses._core.products import BatchProducts
+
+    passes: list[int] = []
+
+    class Watched(BatchProducts):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            super().__call__(graph)
+            passes.append(sum(node.target in KINDS for node in graph.nodes))
+
+    eager, step = updates.iql(CPU), compile_update(updates.iql(CPU))
+    with torch._inductor.config.patch(post_grad_custom_pre_pass=Watched(), fx_graph_cache=False):
+        for _ in range(5):
+            expected, actual = eager(*fixed_batch(CPU)), step(*fixed_batch(CPU))
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+    assert len(updates.products("IQL")) == 41
+    assert passes == [13]
