@@ -55,11 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=_sizes, default="small", help="small, full, or numbers of elements: 256,65536")
     add("--peers", action="store_true", help="also TorchRL, d3rlpy and JAX, where they are installed")
     add("--json", type=Path, metavar="FILE", help="write the rows there")
-    add(
-        "--csv",
-        action="store_true",
-        help="keep the rows in benchmarks/results: the file of this machine, or what --filter names of it",
-    )
+    add("--csv", action="store_true", help="keep the rows in this machine's file in benchmarks/results")
     add("--plot", type=Path, metavar="DIR", help="draw the rows there")
     add("--report", action="store_true", help="only write docs/benchmarks.md anew, from benchmarks/results")
     add("--cache", metavar="DIR", help="the compiler's cache; an empty one if not given")
@@ -94,7 +90,7 @@ def _workloads(options: argparse.Namespace) -> Iterator[Workload]:
     yield from cases.grid(options.sizes, options.peers)
     yield from cases.extras(options.peers)
     yield from returns.workloads(options.peers)
-    yield from updates.workloads(options.peers)
+    yield from updates.workloads(torch.device(options.device), options.peers)
 
 
 def _save(rows: list[Measurement], options: argparse.Namespace) -> None:

@@ -73,6 +73,7 @@ class Bench:
 
     def __call__(self, workload: Workload) -> list[Measurement]:
         """Makes the variants, compares their results with the first one's, then times all that agree."""
+        torch.set_float32_matmul_precision(workload.precision)
         rows: dict[str, Measurement] = {}
         ready: dict[str, Variant] = {}
         expected: Any = None

@@ -19,7 +19,8 @@ PROPOSALS, CONSERVATIVE = (
 NOISE, NOISE_CLIP, Q_WEIGHT = 0.2, 0.5, 2.5  # of TD3+BC
 LOG_STD = (-5.0, 2.0)
 CALLS = 4  # updates before the losses are compared; a compiled one is ready after as many
-EXACT, NOISY = 1e-3, 0.1  # tolerances of the losses then; the second where an update draws its own noise
+EXACT, ROUNDED, NOISY = 1e-3, 1e-2, 0.1  # tolerances of the losses then: in TF32, and where an update draws its noise
+TF32 = f"batch {BATCH}, TF32"
 SEED = 0
 
 

@@ -24,16 +24,15 @@ Array = jax.Array
 
 
 def compute_on(device: torch.device) -> None:
-    """From now on, with the products of float32 in float32, as PyTorch has them; ImportError where JAX has no such."""
+    """From now on; ImportError where JAX has no such device."""
     kind = {"cuda": "gpu"}.get(device.type, device.type)
     try:
         jax.config.update("jax_default_device", jax.devices(kind)[0])
     except RuntimeError as error:
         raise ImportError(f"JAX has no {kind} here") from error
-    jax.config.update("jax_default_matmul_precision", "float32")
 
 
-def iql(device: torch.device) -> Variant:
+def iql(device: torch.device, tolerance: float) -> Variant:
     """One jitted step: value, policy and critics, each with an optimizer, then the slow critics."""
     compute_on(device)
     nets = Networks(torch.device("cpu"))
@@ -76,10 +75,10 @@ def iql(device: torch.device) -> Variant:
         slow = optax.incremental_update(new["critics"], state["slow"], networks.POLYAK)
         return {"parameters": new, "slow": slow, "optimizers": optimizers}, metrics
 
-    return Variant(_stepping(step, state, device), tolerance=networks.EXACT, calls=networks.CALLS)
+    return Variant(_stepping(step, state, device), tolerance=tolerance, calls=networks.CALLS)
 
 
-def td3_bc(device: torch.device) -> Variant:
+def td3_bc(device: torch.device, tolerance: float) -> Variant:
     """One jitted step: critics, then the policy, then both slow copies."""
     compute_on(device)
     nets = Networks(torch.device("cpu"))
@@ -123,7 +122,7 @@ def td3_bc(device: torch.device) -> Variant:
         new_state = {"parameters": new, "slow": slow, "optimizers": optimizers, "key": key}
         return new_state, critic_metric | policy_metric
 
-    return Variant(_stepping(step, state, device), tolerance=networks.NOISY, calls=networks.CALLS)
+    return Variant(_stepping(step, state, device), tolerance=tolerance, calls=networks.CALLS)
 
 
 class MLP(linen.Module):
@@ -166,7 +165,13 @@ def _descend(
 
 def _stepping(step: Callable[..., Any], state: Tree, device: torch.device) -> Run:
     """Calls the jitted step on its own last state, which it may overwrite; on a card nothing waits for a step."""
-    jitted = jax.jit(step, donate_argnums=0)
+    precision = {"highest": "float32", "high": "tensorfloat32"}[torch.get_float32_matmul_precision()]
+
+    def rounded(state: Tree, batch: tuple[Array, ...]) -> tuple[Tree, dict[str, Array]]:
+        with jax.default_matmul_precision(precision):  # as PyTorch has it, read when this is traced
+            return step(state, batch)
+
+    jitted = jax.jit(rounded, donate_argnums=0)
     batch = tuple(array(x) for x in fixed_batch(torch.device("cpu")))
 
     def run() -> dict[str, Array]:

@@ -16,21 +16,21 @@ from benchmarks.variants import Variant, Variants
 TORCHRL_LOSSES = ("loss_actor", "loss_qvalue", "loss_value", "loss_cql", "loss_alpha")
 
 
-def of_update(name: str, device: torch.device) -> Variants:
-    """Every peer that has this algorithm."""
+def of_update(name: str, device: torch.device, tolerance: float) -> Variants:
+    """Every peer that has this algorithm; the tolerance is of those that begin with the same weights."""
     found: Variants = {"torchrl": lambda: _torchrl(name, device)}
     found["d3rlpy"] = lambda: _d3rlpy(name, device, compile_graph=False)
     if device.type == "cuda":  # where alone its flag does anything
         found["d3rlpy compiled"] = lambda: _d3rlpy(name, device, compile_graph=True)
     if name != "CQL":
-        found["jax"] = lambda: _jax(name, device)
+        found["jax"] = lambda: _jax(name, device, tolerance)
     return found
 
 
-def _jax(name: str, device: torch.device) -> Variant:
+def _jax(name: str, device: torch.device, tolerance: float) -> Variant:
     from benchmarks import peers_jax
 
-    return {"IQL": peers_jax.iql, "TD3+BC": peers_jax.td3_bc}[name](device)
+    return {"IQL": peers_jax.iql, "TD3+BC": peers_jax.td3_bc}[name](device, tolerance)
 
 
 def _d3rlpy(name: str, device: torch.device, compile_graph: bool) -> Variant:

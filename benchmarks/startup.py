@@ -16,7 +16,14 @@ import torch
 from benchmarks.measure import ROOT, Measurement, stamp
 from benchmarks.timing import summarize
 
-WARMED = ("expectile_loss [", "cql_logsumexp_penalty [", "lambda_return [", "td3_bc_loss [", "IQL batch", "CQL batch")
+WARMED = (
+    "expectile_loss [",
+    "cql_logsumexp_penalty [",
+    "lambda_return [",
+    "td3_bc_loss [",
+    "IQL batch 256 u",
+    "CQL batch 256 u",
+)
 """The work that a second process is asked for, by what its name and shape contain."""
 
 IMPORTS = 7

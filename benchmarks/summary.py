@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.cases import CQL, CQL_SHAPES
 from benchmarks.measure import Measurement
+from benchmarks.networks import BATCH, TF32
 from benchmarks.variants import MODES, shape_text
 
 ELEMENTWISE = ("squared_loss", "huber_loss", "expectile_loss", "quantile_loss", "nll_loss", "sac_policy_loss")
@@ -44,7 +45,7 @@ def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
     grid = [work for work in works if work.row.group == "grid" and work.row.mode == MODES[1]]
     found = [_no_slower(grid), _geometric_mean(grid), *_vocabulary(works), *_returns(works)]
     if device == "cuda":
-        found += _cuda_update(works)
+        found += _cuda_updates(works)
     else:
         found += [_near_the_copy(grid), *_updates(works)]
     imports = _find(works, "import")("offline_losses", "torch")
@@ -141,15 +142,17 @@ def _updates(works: list[Work]) -> list[Verdict]:
     ]
 
 
-def _cuda_update(works: list[Work]) -> list[Verdict]:
-    milliseconds = next(
-        (w.times["compiled"] / 1e3 for w in works if w.row.name == "IQL" and "compiled" in w.times), None
-    )
-    jitted = _find(works, "IQL")("jax", "compiled")
-    return [
-        _verdict("IQL: one compiled update ≤ 0.2 ms", milliseconds, 0.2),
-        _verdict("IQL: jitted JAX ÷ compiled ≥ 1", jitted, 1, at_least=True),
-    ]
+def _cuda_updates(works: list[Work]) -> list[Verdict]:
+    found = []
+    for shape in (f"batch {BATCH}", TF32):
+        times = next((work.times for work in works if (work.row.name, work.row.shape) == ("IQL", shape)), {})
+        milliseconds = times["compiled"] / 1e3 if "compiled" in times else None
+        jitted = _find(works, "IQL", shape=shape)("jax", "compiled")
+        found += [
+            _verdict(f"IQL, {shape}: one compiled update ≤ 0.2 ms", milliseconds, 0.2),
+            _verdict(f"IQL, {shape}: jitted JAX ÷ compiled ≥ 1", jitted, 1, at_least=True),
+        ]
+    return found
 
 
 def _returns(works: list[Work]) -> list[Verdict]:

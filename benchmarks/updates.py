@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TypeAlias
 
 import torch
@@ -24,6 +25,8 @@ from benchmarks.networks import (
     NOISY,
     OBSERVATIONS,
     PROPOSALS,
+    ROUNDED,
+    TF32,
     Networks,
     fixed_batch,
 )
@@ -34,24 +37,28 @@ Metrics: TypeAlias = dict[str, Tensor]
 Update: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Metrics]
 
 
-def workloads(with_packages: bool = False) -> Iterator[Workload]:
+def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Workload]:
+    """Each update in single precision, and on a card also with the products that its tensor cores make of that."""
     updates = {"IQL": (iql, corl.iql, EXACT), "CQL": (cql, corl.cql, NOISY), "TD3+BC": (td3_bc, corl.td3_bc, NOISY)}
-    for name, (ours, usual, tolerance) in updates.items():
+    precisions = {f"batch {BATCH}": "highest"}
+    if device.type == "cuda":
+        precisions[TF32] = "high"
+    for (name, (ours, usual, tolerance)), (shape, precision) in product(updates.items(), precisions.items()):
 
         def variants(
             device: torch.device,
             name: str = name,
             ours: Callable[[torch.device], Update] = ours,
             usual: Callable[[torch.device], Update] = usual,
-            tolerance: float = tolerance,
+            tolerance: float = max(tolerance, ROUNDED if precision == "high" else 0),
         ) -> Variants:
             makers = {"eager": ours, "compiled": lambda device: compile_update(ours(device)), "corl": usual}
             made = {key: _maker(make, device, tolerance) for key, make in makers.items()}
             if with_packages:
-                made |= peers_updates.of_update(name, device)
+                made |= peers_updates.of_update(name, device, tolerance)
             return made | {"floor": lambda: product_floor(products(name), device)}
 
-        yield Workload("update", name, f"batch {BATCH}", "update", BATCH, variants)
+        yield Workload("update", name, shape, "update", BATCH, variants, precision)
 
 
 def iql(device: torch.device) -> Update:

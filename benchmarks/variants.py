@@ -44,6 +44,7 @@ class Workload:
     mode: str
     elements: int
     variants: Callable[[torch.device], Variants]
+    precision: str = "highest"  # of products of float32, in the words of PyTorch
 
     def __str__(self) -> str:
         return f"{self.name} {self.shape} {self.mode}"
