@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,19 @@ def draw(rows: list[Measurement], folder: Path, prefix: str = "") -> list[Path]:
 
 
 def _updates(rows: list[Measurement]) -> Figure | None:
-    """A panel for each algorithm, the fastest variant on top, the matrix products as a line."""
-    names = list(dict.fromkeys(row.name for row in rows if row.group == "update"))
-    if not names:
+    """A panel for each algorithm and precision, the fastest variant on top, the matrix products as a line."""
+    updates = [row for row in rows if row.group == "update"]
+    if not updates:
         return None
-    figure = plt.figure(figsize=(3.2 * len(names), 2.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        bars = sorted((row for row in rows if row.name == name), key=lambda row: -_milliseconds(row.median_us))
+    names, shapes = (list(dict.fromkeys(getattr(row, key) for row in updates)) for key in ("name", "shape"))
+    figure = plt.figure(figsize=(3.2 * len(names), 2.4 * len(shapes)), layout="constrained")
+    panels = figure.subplots(len(shapes), len(names), squeeze=False)
+    for axes, (shape, name) in zip(panels.flat, product(shapes, names), strict=True):
+        bars = [row for row in updates if (row.name, row.shape) == (name, shape)]
+        if not bars:
+            axes.set_axis_off()
+            continue
+        bars.sort(key=lambda row: -_milliseconds(row.median_us))
         spread = [[_milliseconds(row.median_us) - _milliseconds(row.p20_us) for row in bars],
                   [_milliseconds(row.p80_us) - _milliseconds(row.median_us) for row in bars]]  # fmt: skip
         colors = [OURS if row.variant in ("eager", "compiled") else THEIRS for row in bars]
@@ -65,8 +72,8 @@ def _updates(rows: list[Measurement]) -> Figure | None:
             error_kw={"linewidth": 0.8, "ecolor": INK},
         )
         axes.axvline(_milliseconds(bars[0].floor_us), color=FLOOR, linewidth=1, label="its matrix products alone")
-        axes.set(title=name, xlabel="milliseconds for one update")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
+        axes.set(title=f"{name}, {shape}", xlabel="milliseconds for one update")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     return figure
 
 
