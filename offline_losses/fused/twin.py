@@ -13,20 +13,33 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from offline_losses._core.graph import LARGE, SHAPES, Graphs, Unsupported, double, say, size_class, stance, switched_off
+from offline_losses._core.graph import (
+    LARGE,
+    LARGEST,
+    SHAPES,
+    Graphs,
+    Unsupported,
+    double,
+    say,
+    size_class,
+    stance,
+    switched_off,
+)
 from offline_losses.fused.call import Call, Joint, Separate
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Entry = Callable[[Sequence[Any]], Any]
 
 FEW = {True: 3, False: 5}
-"""Up to so many operators a differentiable call is cheaper run as it is, if its tensors have fewer elements than SMALL:
-with its gradient computed beside it, and with a graph of its own for that."""
+"""Up to so many operators a differentiable call is cheaper run as it is, if its tensors are small: with its gradient
+computed beside it, and with a graph of its own for that."""
 
-SMALL = 16384
+SMALL, SMALL_ON_CARD = 2**14, 2**20
+"""Tensors of fewer elements are; on a card what counts is the calls, until the kernels take longer than these."""
 
 _LIGHT = {"return_filter": SMALL, "episode_return": 2**18, "reward_scale": 2**18}
-"""Fewer steps than these are run as they are: to go from episode to episode takes many calls, whatever their number."""
+"""Fewer steps than these, or than SMALL_ON_CARD there, are run as they are: to go from episode to episode takes many
+calls, whatever their number."""
 
 _UNKNOWN: Any = object()
 
@@ -67,23 +80,23 @@ def fuse(function: Function) -> Function:
 
 
 class _Light:
-    """Below how many elements the function itself is faster on the CPU than finding its code.
+    """Below how many elements the function itself is faster than finding its code.
 
     The first tensor tells, or the first that requires a gradient: this is asked before everything else, in a
     microsecond.
     """
 
     def __init__(self, always: float) -> None:
-        self.always, self.differentiated = always, 0.0
+        self.always, self.walks, self.differentiated = always, always > 0, False
 
     def covers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether this call is one of those."""
         for x in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(x, Tensor):
                 if self.always:
-                    return x.is_cpu and x.numel() < self.always
+                    return x.numel() < (self.always if x.is_cpu else self.walks and _on_card(x))
                 if x.requires_grad:
-                    return x.numel() < self.differentiated and x.is_cpu and torch.is_grad_enabled()
+                    return x.numel() < (SMALL if x.is_cpu else _on_card(x)) and torch.is_grad_enabled()
         return False
 
 
@@ -172,14 +185,11 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     }
     call.gradients = kernels["gradient"]
     call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
-    joint = call.scalar and call.starts and all(_wide(tensors[k]) for k in call.starts)
-    if (
-        device.type == "cpu"
-        and call.starts
-        and call.operators <= FEW[bool(joint)]
-        and max(x.numel() for x in tensors) < SMALL
-    ):
-        light.differentiated = SMALL
+    starts = [tensors[k] for k in call.starts]
+    joint = call.scalar and call.starts and all(map(_wide, starts)) and not _heavy(starts)
+    small = SMALL if device.type == "cpu" else _on_card(tensors[0])
+    if call.starts and call.operators <= FEW[bool(joint)] and max(x.numel() for x in tensors) < small:
+        light.differentiated = True
         return None
     examples = [x.contiguous() for x in tensors]
     run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
@@ -211,6 +221,18 @@ def _is_single(tensors: Sequence[Tensor]) -> bool:
     """Whether this is a batch of one: graphs take no size of one for an open one, and it is not worth another."""
     size = max(x.numel() for x in tensors)
     return size < 2 or (size < LARGE and any(1 in x.shape[:-1] for x in tensors))
+
+
+def _on_card(tensor: Tensor) -> int:
+    return SMALL_ON_CARD if tensor.is_cuda else 0
+
+
+def _heavy(starts: Sequence[Tensor]) -> bool:
+    """Whether to scale the gradients on a card takes longer than to compute them in a graph of their own, scaled.
+
+    It cannot be asked for the scale that comes back, which is one more often than not, without waiting.
+    """
+    return starts[0].is_cuda and sum(x.numel() for x in starts) >= LARGEST
 
 
 def _wide(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import offline_losses
 from offline_losses import compile_update, fused
+from offline_losses.fused import twin
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -28,6 +30,13 @@ def on_card(case: Case) -> dict[str, Any]:
         else value
         for name, value in case.build(dtype=torch.float32).items()
     }
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not worth it for few elements is tested all the same, and a fallback to eager is a failure."""
+    monkeypatch.setattr(twin, "SMALL_ON_CARD", 0)
+    warnings.filterwarnings("error", message="offline_losses.fused")
 
 
 @each_case
@@ -73,6 +82,7 @@ def test_a_cuda_graph_replays_it(case: Case) -> None:
         torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.usefixtures("generated")
 @pytest.mark.parametrize("library", [offline_losses, fused], ids=["eager", "fused"])
 def test_equal_episodes_tie_on_a_card(library: Any) -> None:
     """Whatever the order in which the card adds, so that the choice among them is by their place."""
@@ -85,6 +95,7 @@ def test_equal_episodes_tie_on_a_card(library: Any) -> None:
     assert kept.view(count, 301)[:, 0].nonzero().flatten().tolist() == list(range(count // 4))
 
 
+@pytest.mark.usefixtures("generated")
 @pytest.mark.parametrize("case", FULLEST, ids=str)
 def test_fused_equals_eager_and_never_waits(case: Case) -> None:
     """The generated kernels give eager's values and gradients, and nothing waits for the card."""
@@ -112,6 +123,20 @@ def test_fused_equals_eager_and_never_waits(case: Case) -> None:
             function(**{**inputs, name: knob.schedule[-1]})
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_large_gradient_is_written_once() -> None:
+    """There is no copy of it to be scaled, and a scale other than one arrives."""
+    q, target = torch.randn(2, 2**23, device="cuda")
+    q.requires_grad_()
+    (2 * fused.squared_loss(q, target)).backward()
+    torch.testing.assert_close(q.grad, 4 * (q.detach() - target) / q.numel())
+    del q.grad
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    fused.squared_loss(q, target).backward()
+    assert torch.cuda.max_memory_allocated() - held < 1.1 * q.nbytes
 
 
 def test_a_compiled_update_equals_eager() -> None:
