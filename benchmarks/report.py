@@ -26,7 +26,8 @@ Made by `python -m benchmarks --report` from `benchmarks/results`; do not edit. 
 - Of the updates, **eager** is made of our functions with a fused Adam, **compiled** the same through `compile_update`,
   and **corl** the same algorithm in the style of one-file implementations.
 - The **floor** is a copy of the first input (which reads and writes as many bytes), or for an update its matrix
-  products alone, into memory that is there already.
+  products alone, into memory that is there already; on a card these are one CUDA graph, one product after the other.
+- On a card an update is timed twice, the second time with float32 products on its tensor cores (TF32) in every variant.
 - All variants of a piece of work run in turn in one process; times are medians, in microseconds, of float32 tensors.
   Before that, their values and gradients are compared.
 - Forward and backward ends in `torch.autograd.grad`, so that no gradient is copied.
