@@ -28,8 +28,7 @@ from benchmarks.variants import Workload
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what the flags ask for; 1 if a variant computed something else, or one of ours failed."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     if options.report:
         from benchmarks.report import write_report
@@ -55,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", type=_sizes, default="small", help="small, full, or numbers of elements: 256,65536")
     add("--peers", action="store_true", help="also TorchRL, d3rlpy and JAX, where they are installed")
     add("--json", type=Path, metavar="FILE", help="write the rows there")
-    add("--csv", action="store_true", help="keep the rows in this machine's file in benchmarks/results")
+    add("--csv", action="store_true", help="keep the rows in this machine's file; with --filter, in place of that work")
     add("--plot", type=Path, metavar="DIR", help="draw the rows there")
     add("--report", action="store_true", help="only write docs/benchmarks.md anew, from benchmarks/results")
     add("--cache", metavar="DIR", help="the compiler's cache; an empty one if not given")

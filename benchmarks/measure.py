@@ -140,7 +140,7 @@ def results_file(stamp: dict[str, Any]) -> Path:
 
 
 def merged(kept: Iterable[Measurement], new: Iterable[Measurement]) -> list[Measurement]:
-    """All rows, each piece of work as it was measured last, since only rows of one run are compared."""
+    """All rows, each piece of work only as it was measured last, since rows of one run alone are compared."""
     works: dict[tuple[str, ...], list[Measurement]] = {}
     for rows in (kept, new):
         found: dict[tuple[str, ...], list[Measurement]] = {}

@@ -50,7 +50,7 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
 def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
     yield f"## {rows[0].machine}\n"
     for threads, torch, python, commit, date in sorted(
-        {(x.threads, x.torch, x.python, x.commit, x.date) for x in rows}, key=lambda run: run[-1]
+        {(x.threads, x.torch, x.python, x.commit, x.date) for x in rows}, key=lambda run: run[::-1]
     ):
         many = "s" if threads > 1 else ""
         yield f"{threads} thread{many}, PyTorch {torch}, Python {python}, commit {commit}, {date}.\n"

@@ -254,7 +254,7 @@ class _Code:
         with torch.no_grad():
             results = self.run(*self.state, *inputs)
         if self.replays and not isinstance(self.run, Replay):
-            self.run = Replay(self.run, range(len(self.state), len(self.state) + len(tensors)))
+            self.run = Replay(self.run, len(self.state), len(self.state) + len(tensors))
         leaves = list(self.trace.constants)
         for place, x in zip(self.trace.returned, results, strict=True):
             # The compiler drops a copy at the end: a metric that is part of a parameter would go on changing.

@@ -87,9 +87,16 @@ def with_a_bias(x: Tensor, y: Tensor) -> Sequence[Tensor]:
         (with_a_bias, 3, torch.bfloat16, {"single": 2}),
         (lambda x, y: [torch.addmm(y[0], x, y, beta=b) for b in (0.5, 2)], 3, torch.float32, {"single": 2}),
         (lambda x, y: [torch.addmm(b, x, y) for b in (x, y)], 3, torch.float32, {"single": 2}),
+        (lambda x, y: [torch.addmm(b, x, y) for b in (y[0], y[0, :1])], 3, torch.float32, {"single": 2}),
+        (lambda x, y: [x @ y.t().t(), x @ y.tanh().t()], 3, torch.float32, {"joined": 1}),
+        (lambda x, y: [x @ y.t().t(), x @ y.t().t().t().t()], 3, torch.float32, {"joined": 1}),
+        (lambda x, y: [x @ y.t(), x @ y.t().t().t()], 3, torch.float32, {"joined": 1}),
         (lambda x, y: [x @ y, x.sin() @ y[:, :2]], 3, torch.float32, {"single": 2}),
     ],
-    ids=["a chain", "small", "large", "16 bits", "a bias", "a bias in 16 bits", "factors", "a matrix", "other shapes"],
+    ids=[
+        *("a chain", "small", "large", "16 bits", "a bias", "a bias in 16 bits", "factors", "a matrix", "one number"),
+        *("turned back", "turned back twice", "turned again", "other shapes"),
+    ],
 )
 def test_what_is_joined(
     function: Callable[..., Sequence[Tensor]], size: int, dtype: torch.dtype, expected: dict[str, int]
@@ -106,8 +113,9 @@ def test_eager_random_numbers_keep_their_order() -> None:
 
 
 def test_an_update_is_the_same() -> None:
-    """As a card compiles it, here on the CPU: fewer products, and the losses of five updates."""
+    """With the options of a card, here on the CPU: fewer products, and the losses of five updates."""
     from offline_losses._core.products import BatchProducts
+    from offline_losses._core.replay import options_of_card
 
     passes: list[int] = []
 
@@ -117,7 +125,10 @@ def test_an_update_is_the_same() -> None:
             passes.append(sum(node.target in KINDS for node in graph.nodes))
 
     eager, step = updates.iql(CPU), compile_update(updates.iql(CPU))
-    with torch._inductor.config.patch(post_grad_custom_pre_pass=Watched(), fx_graph_cache=False):
+    options = options_of_card(fixed_batch(CPU), [])
+    assert isinstance(options["post_grad_custom_pre_pass"], BatchProducts)
+    options |= {"post_grad_custom_pre_pass": Watched(), "fx_graph_cache": False}
+    with torch._inductor.config.patch(options):
         for _ in range(5):
             expected, actual = eager(*fixed_batch(CPU)), step(*fixed_batch(CPU))
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)

@@ -44,8 +44,9 @@ def _kind(node: Any) -> Any:
     matrices = [x.meta["val"] for x in (left, right, node)]
     if node.kwargs or max(map(torch.Tensor.numel, matrices)) > SMALL:
         return None
-    # a bias is added after the product, which would round 16 bits twice
-    if bias and (bias[0].meta["val"].dim() != 1 or matrices[-1].dtype not in (torch.float32, torch.float64)):
+    if bias and bias[0].meta["val"].shape != matrices[-1].shape[1:]:
+        return None
+    if bias and matrices[-1].dtype not in (torch.float32, torch.float64):  # added after, it would round 16 bits twice
         return None
     shapes = tuple(tuple(map(int, x.shape)) for x in matrices)
     return node.target, matrices[-1].dtype, matrices[-1].device, shapes, _turned(left), _turned(right)
@@ -62,7 +63,7 @@ def _join(graph: Any, products: list[Any]) -> None:
         return node
 
     def stack(matrices: list[Any]) -> Any:
-        if _turned(matrices[0]):  # copied as they lie
+        if all(map(_turned, matrices)):  # copied as they lie
             return call(aten.permute.default, stack([x.args[0] for x in matrices]), [0, 2, 1])
         return call(aten.cat.default, [call(aten.unsqueeze.default, x, 0) for x in matrices])
 

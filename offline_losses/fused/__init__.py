@@ -36,8 +36,8 @@ def warmup(function: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     """Compile a fused function, gradient included, for arguments like these, and return the seconds that it took.
 
     No gradient is written. Afterwards every batch size from two on is ready whose largest tensor lies on the same side
-    of 32 768 elements (on a card above that, up to four times the size): in this process at once, in later ones from
-    the compiler's cache on disk.
+    of 32 768 elements (on a card above that, up to four times the size), unless this size is one at which the function
+    runs as it is: in this process at once, in later ones from the compiler's cache on disk.
     """
     before = time.perf_counter()
     args, named = tuple(map(_fresh, args)), {name: _fresh(value) for name, value in kwargs.items()}

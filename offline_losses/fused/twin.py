@@ -15,7 +15,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from offline_losses._core.graph import (
     LARGE,
-    LARGEST,
     SHAPES,
     Graphs,
     Unsupported,
@@ -35,11 +34,14 @@ FEW = {True: 3, False: 5}
 computed beside it, and with a graph of its own for that."""
 
 SMALL, SMALL_ON_CARD = 2**14, 2**20
-"""Tensors of fewer elements are; on a card what counts is the calls, until the kernels take longer than these."""
+"""A tensor of fewer elements is small. On a card calls are what takes time, until the kernels take longer."""
+
+HEAVY = 2**23
+"""From this many elements on a card writes a gradient once, scaled, rather than with the value and scaled later."""
 
 _LIGHT = {"return_filter": SMALL, "episode_return": 2**18, "reward_scale": 2**18}
-"""Fewer steps than these, or than SMALL_ON_CARD there, are run as they are: to go from episode to episode takes many
-calls, whatever their number."""
+"""Fewer steps than these, on a card fewer than SMALL_ON_CARD, are run as they are: to go from episode to episode takes
+many calls, whatever their number."""
 
 _UNKNOWN: Any = object()
 
@@ -87,16 +89,16 @@ class _Light:
     """
 
     def __init__(self, always: float) -> None:
-        self.always, self.walks, self.differentiated = always, always > 0, False
+        self.always, self.by_episodes, self.differentiated = always, always > 0, False
 
     def covers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether this call is one of those."""
         for x in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(x, Tensor):
                 if self.always:
-                    return x.numel() < (self.always if x.is_cpu else self.walks and _on_card(x))
+                    return x.numel() < self.always if x.is_cpu else self.by_episodes and _is_small(x)
                 if x.requires_grad:
-                    return x.numel() < (SMALL if x.is_cpu else _on_card(x)) and torch.is_grad_enabled()
+                    return _is_small(x) and torch.is_grad_enabled()
         return False
 
 
@@ -186,9 +188,8 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], li
     call.gradients = kernels["gradient"]
     call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
     starts = [tensors[k] for k in call.starts]
-    joint = call.scalar and call.starts and all(map(_wide, starts)) and not _heavy(starts)
-    small = SMALL if device.type == "cpu" else _on_card(tensors[0])
-    if call.starts and call.operators <= FEW[bool(joint)] and max(x.numel() for x in tensors) < small:
+    joint = call.scalar and call.starts and all(map(_wide, starts)) and not any(map(_is_heavy, starts))
+    if call.starts and call.operators <= FEW[bool(joint)] and all(map(_is_small, tensors)):
         light.differentiated = True
         return None
     examples = [x.contiguous() for x in tensors]
@@ -223,16 +224,13 @@ def _is_single(tensors: Sequence[Tensor]) -> bool:
     return size < 2 or (size < LARGE and any(1 in x.shape[:-1] for x in tensors))
 
 
-def _on_card(tensor: Tensor) -> int:
-    return SMALL_ON_CARD if tensor.is_cuda else 0
+def _is_small(tensor: Tensor) -> bool:
+    return tensor.numel() < (SMALL if tensor.is_cpu else SMALL_ON_CARD if tensor.is_cuda else 0)
 
 
-def _heavy(starts: Sequence[Tensor]) -> bool:
-    """Whether to scale the gradients on a card takes longer than to compute them in a graph of their own, scaled.
-
-    It cannot be asked for the scale that comes back, which is one more often than not, without waiting.
-    """
-    return starts[0].is_cuda and sum(x.numel() for x in starts) >= LARGEST
+def _is_heavy(tensor: Tensor) -> bool:
+    """Whether its gradient should not be scaled when it is there: a card does not say that the scale is one."""
+    return tensor.is_cuda and tensor.numel() >= HEAVY
 
 
 def _wide(tensor: Tensor) -> bool:

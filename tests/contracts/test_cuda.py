@@ -14,6 +14,7 @@ from torch import Tensor
 
 import offline_losses
 from offline_losses import compile_update, fused
+from offline_losses._core import graph
 from offline_losses.fused import twin
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -36,6 +37,7 @@ def on_card(case: Case) -> dict[str, Any]:
 def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not worth it for few elements is tested all the same, and a fallback to eager is a failure."""
     monkeypatch.setattr(twin, "SMALL_ON_CARD", 0)
+    monkeypatch.setattr(graph, "said", set())
     warnings.filterwarnings("error", message="offline_losses.fused")
 
 
@@ -71,13 +73,13 @@ def test_a_cuda_graph_replays_it(case: Case) -> None:
     with torch.cuda.stream(side):
         case.row.function(**inputs)
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
         captured = leaves(case.row.function(**inputs))
     for name, value in new.items():
         if isinstance(value, Tensor):
             inputs[name].copy_(value)
-    graph.replay()
+    recorded.replay()
     for actual, expected in zip(captured, leaves(case.row.function(**inputs)), strict=True):
         torch.testing.assert_close(actual, expected)
 
