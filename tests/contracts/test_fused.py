@@ -189,6 +189,28 @@ def test_graphs_of_a_card_serve_few_sizes() -> None:
     assert [graph.size_class([torch.empty(2**n)])[0] for n in (14, 15, 20)] == [0, 1, 1]
 
 
+def test_light_calls_are_other_ones_on_a_card() -> None:
+    """There calls take the time until the kernels do; and a gradient of many elements is not scaled afterwards."""
+    by_episodes, few, on_the_cpu = twin._Light(2**18), twin._Light(0), twin._Light(0)
+    few.differentiated, on_the_cpu.always = True, float("inf")  # as the first calls set them
+
+    def covered(light: twin._Light, device: str, elements: int) -> bool:
+        with FakeTensorMode():
+            return bool(light.covers((torch.empty(elements, device=device, requires_grad=True),), {}))
+
+    for light, device, limit in (
+        *((by_episodes, "cpu", 2**18), (by_episodes, "cuda:0", 2**20)),
+        *((few, "cpu", 2**14), (few, "cuda:0", 2**20)),
+    ):
+        assert covered(light, device, limit - 1)
+        assert not covered(light, device, limit)
+    assert covered(on_the_cpu, "cpu", 2**24)
+    assert not covered(on_the_cpu, "cuda:0", 2)
+    with FakeTensorMode():
+        found = {d: [twin._is_heavy(torch.empty(2**23 - i, device=d)) for i in (1, 0)] for d in ("cpu", "cuda:0")}
+    assert found == {"cpu": [False, False], "cuda:0": [False, True]}
+
+
 @pytest.mark.usefixtures("_compiles")
 def test_one_graph_for_statistics_without_a_mask() -> None:
     """The number of samples stays open where nothing but the shape tells it."""
