@@ -1,7 +1,8 @@
 """What the site's build fills into the pages, read from the library, so that a new function needs no entry.
 
 `{{ rooms }}` becomes a table of the rooms with all their functions, `{{ functions }}` a list of the functions with what
-each one is, and `{{ room }}`, on the page of a room, its idea, its pictures and its functions.
+each one is, `{{ lineage }}` a table of where each is compared with others, and `{{ room }}`, on the page of a room, its
+idea, its pictures and its functions.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         markdown = markdown.replace("{{ rooms }}", _table_of_rooms(_rooms(config["nav"]), here))
     if "{{ functions }}" in markdown:
         markdown = markdown.replace("{{ functions }}", _table_of_functions(_rooms(config["nav"]), here))
+    if "{{ lineage }}" in markdown:
+        markdown = markdown.replace("{{ lineage }}", _table_of_lineage(_rooms(config["nav"])))
     return markdown.replace("{{ room }}", _reference(posixpath.basename(page.file.src_uri).removesuffix(".md")))
 
 
@@ -70,6 +73,17 @@ def _table_of_functions(rooms: list[Room], here: str) -> str:
             sentence = (inspect.getdoc(getattr(module, name)) or "").partition("\n")[0]
             rows[name] = f"| {_link(name, room, page, here)} | {sentence} |"
     return "\n".join(["| function | what it is |", "| --- | --- |", *(rows[name] for name in sorted(rows))])
+
+
+def _table_of_lineage(rooms: list[Room]) -> str:
+    """Links to the functions on the pages of the rooms, each an anchor too: one page held all of them once."""
+    rows = ["| room | functions |", "| --- | --- |"]
+    for title, _, room in rooms:
+        if not (DOCS / "lineage" / f"{room}.md").exists():  # nobody else has it
+            continue
+        names = ", ".join(f"[`{name}`]({room}.md#{name}){{ #{name} }}" for name in pictures.functions(room))
+        rows.append(f"| [{title}]({room}.md){{ #{room} }} | {names} |")
+    return "\n".join(rows)
 
 
 def _reference(room: str) -> str:

@@ -83,7 +83,7 @@ def cql_logsumexp_penalty(
     Reference:
         Kumar, Zhou, Tucker and Levine, Conservative Q-Learning for Offline Reinforcement Learning, arXiv:2006.04779,
         equation 4 and appendix F. Temperature, density and log N are where others differ: see
-        [docs/lineage.md](../lineage.md#cql_logsumexp_penalty).
+        [Lineage](../lineage/conservative.md#cql_logsumexp_penalty).
     """
     _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, mask, weight, reduction)
     check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
@@ -194,7 +194,7 @@ def cql_lagrange_losses(
     Reference:
         Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, appendix F (`"gap"`). Summing
         undetached terms scales the penalty by 1 − α'/2 in one implementation: see
-        [docs/lineage.md](../lineage.md#cql_lagrange_losses).
+        [Lineage](../lineage/conservative.md#cql_lagrange_losses).
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
     check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)

@@ -64,7 +64,7 @@ def soft_value(
     Reference:
         Haarnoja, Tang, Abbeel and Levine, Reinforcement Learning with Deep Energy-Based Policies (soft Q-learning),
         arXiv:1702.08165, equations 5 and 10. Seven public implementations divide the density by the temperature: see
-        [docs/lineage.md](../lineage.md#soft_value).
+        [Lineage](../lineage/entropic.md#soft_value).
     """
     logits, top, _, row = _logits("soft_value", q, log_density, temperature, mask)
     log_sum = keep(logits.exp().sum(-1)).log() + top.squeeze(-1)

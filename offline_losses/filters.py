@@ -105,7 +105,7 @@ def return_filter(
 
     Reference:
         Chen et al., Decision Transformer, arXiv:2106.01345, section 5.1 (percentile behavior cloning, by steps).
-        Others count episodes, and split them by other rules: see [docs/lineage.md](../lineage.md#return_filter).
+        Others count episodes, and split them by other rules: see [Lineage](../lineage/filters.md#return_filter).
     """
     check_sequence("return_filter", discount, {"reward": reward}, done=done)
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")

@@ -108,7 +108,7 @@ def td3_bc_loss(
 
     Reference:
         Fujimoto and Gu, A Minimalist Approach to Offline Reinforcement Learning (TD3+BC), arXiv:2106.06860, equations 3
-        and 5. Mean over action dimensions, as there; ReBRAC sums: see [docs/lineage.md](../lineage.md#td3_bc_loss).
+        and 5. Mean over action dimensions, as there; ReBRAC sums: see [Lineage](../lineage/policy.md#td3_bc_loss).
     """
     check_values("td3_bc_loss", policy_action=policy_action, data_action=data_action)
     check_axis("td3_bc_loss", "policy_action", policy_action, "dimension")
@@ -213,7 +213,7 @@ def temperature_loss(
 
     Reference:
         Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equation 18. Some use
-        log T as the factor: see [docs/lineage.md](../lineage.md#temperature_loss).
+        log T as the factor: see [Lineage](../lineage/policy.md#temperature_loss).
     """
     check_float("temperature_loss", log_temperature=log_temperature, log_prob=log_prob)
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)

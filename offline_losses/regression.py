@@ -152,7 +152,7 @@ def expectile_loss(
     Reference:
         Kostrikov, Nair and Levine, Offline Reinforcement Learning with Implicit Q-Learning, arXiv:2110.06169,
         equation 5. Others take the difference, or the arguments the other way round: see
-        [docs/lineage.md](../lineage.md#expectile_loss).
+        [Lineage](../lineage/regression.md#expectile_loss).
     """
     check_prediction("expectile_loss", prediction=prediction, target=target)
     check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction)

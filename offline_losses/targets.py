@@ -43,7 +43,7 @@ def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, di
 
     Reference:
         Bellman, Dynamic Programming, 1957; Sutton and Barto, Reinforcement Learning, 2nd edition, 2018, equation 6.2
-        (TD(0)). Some implementations cut at truncations too: see [docs/lineage.md](../lineage.md#bellman_target).
+        (TD(0)). Some implementations cut at truncations too: see [Lineage](../lineage/targets.md#bellman_target).
     """
     check_values("bellman_target", reward=reward, next_value=next_value)
     _check_step("bellman_target", reward, terminated, discount)

@@ -45,7 +45,7 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         Peng, Kumar, Zhang and Levine, Advantage-Weighted Regression (AWR), arXiv:1910.00177, algorithm 1; Nair et al.,
         advantage-weighted actor-critic (AWAC), arXiv:2006.09359; Kostrikov, Nair and Levine, implicit Q-learning (IQL),
         arXiv:2110.06169, equation 7, writes the inverse temperature β: see
-        [docs/lineage.md](../lineage.md#awr_weights).
+        [Lineage](../lineage/weights.md#awr_weights).
     """
     check_float("awr_weights", advantage=advantage)
     check_knob("awr_weights", "temperature", temperature, 0.0)

@@ -102,8 +102,9 @@ def test_relative_links_resolve(page: Path) -> None:
 
 
 def test_docstrings_point_at_lineage_only_where_it_speaks() -> None:
-    """A function that says "see lineage" is in it."""
-    lineage = (ROOT / "docs" / "lineage.md").read_text()
+    """A function that says "see Lineage" is on the page of its room, and that page is the one it names."""
     for name in offline_losses.__all__:
-        if "lineage.md" in (getattr(offline_losses, name).__doc__ or ""):
-            assert f"`{name}`" in lineage, name
+        room = getattr(offline_losses, name).__module__.removeprefix("offline_losses.")
+        for page in re.findall(r"\(\.\./lineage/(\S+?)\)", getattr(offline_losses, name).__doc__ or ""):
+            assert page == f"{room}.md#{name}"
+            assert f"`{name}`" in (ROOT / "docs" / "lineage" / f"{room}.md").read_text(), name
