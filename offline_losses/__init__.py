@@ -1,5 +1,6 @@
 """Losses and components of offline reinforcement learning as pure PyTorch functions."""
 
+from offline_losses import _compile  # noqa: F401  formulas find the compiler registered
 from offline_losses.conservative import (
     CQLLagrangeLosses,
     calibrated_value,

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from offline_losses._core.graph import first_line, switched_off
-from offline_losses._core.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
-from offline_losses._core.replay import Replay, options_of_card
-from offline_losses._core.trace import Backup, Trace
-from offline_losses._core.watch import NUMBERS, Place, outside, settings
+from offline_losses._compile.graph import first_line, switched_off
+from offline_losses._compile.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
+from offline_losses._compile.replay import Replay, options_of_card
+from offline_losses._compile.trace import Backup, Trace
+from offline_losses._compile.watch import NUMBERS, Place, outside, settings
 
 KINDS = 16
 """How many combinations of other arguments are compiled, each for itself."""

@@ -25,10 +25,11 @@ TIERS = {
     "weights": 2,
     "conservative": 3,
     "policy": 3,
-    "fused": 4,
-    "update": 4,
-    "adapters": 5,
-    "__init__": 5,
+    "_compile": 4,
+    "update": 5,
+    "fused": 6,
+    "adapters": 6,
+    "__init__": 6,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

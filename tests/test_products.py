@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from benchmarks import updates
 from benchmarks.networks import fixed_batch
 from offline_losses import compile_update
-from offline_losses._core.graph import switched_off
+from offline_losses._compile.graph import switched_off
 
 pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
 aten = torch.ops.aten
@@ -25,7 +25,7 @@ KINDS = {aten.mm.default: "single", aten.addmm.default: "single", aten.bmm.defau
 
 def joined(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> Counter[str]:
     """How many products of each kind are left, after the results were compared."""
-    from offline_losses._core.products import BatchProducts
+    from offline_losses._compile.products import BatchProducts
 
     module = make_fx(function, tracing_mode="fake")(*inputs)
     BatchProducts()(module.graph)
@@ -114,8 +114,8 @@ def test_eager_random_numbers_keep_their_order() -> None:
 
 def test_an_update_is_the_same() -> None:
     """With the options of a card, here on the CPU: fewer products, and the losses of five updates."""
-    from offline_losses._core.products import BatchProducts
-    from offline_losses._core.replay import options_of_card
+    from offline_losses._compile.products import BatchProducts
+    from offline_losses._compile.replay import options_of_card
 
     passes: list[int] = []
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline_losses._core.replay import Replay
+from offline_losses._compile.replay import Replay
 
 
 def step(state: Tensor, x: Tensor, flags: Tensor, y: Tensor, knob: Tensor) -> Sequence[Tensor]:

@@ -18,7 +18,8 @@ from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.graph import double
+from offline_losses._core.reduce import in_double
+from offline_losses._core.tracing import is_tracing, takes_operators
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
@@ -55,7 +56,7 @@ def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
 
 def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
     """Bool of `done`'s shape, as `return_filter` says."""
-    if torch.compiler.is_compiling():
+    if is_tracing():
         kept: Tensor = _best_episodes(reward, done, fraction, discount, by)
         return kept
     return _by_steps(reward, done, fraction, discount, by)
@@ -64,7 +65,7 @@ def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tens
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
     """Whether this is compiled, without a transform and without a derivative by the discount."""
     fixed = not (isinstance(discount, Tensor) and discount.requires_grad)
-    return torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active() and fixed
+    return takes_operators() and fixed
 
 
 def _in_one_operator(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
@@ -87,7 +88,7 @@ def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
 
 
 def _double(discount: Knob, like: Tensor) -> Tensor:
-    return discount.double() if isinstance(discount, Tensor) else double(discount, like.device)
+    return discount.double() if isinstance(discount, Tensor) else in_double(discount, like.device)
 
 
 def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob
+from offline_losses._core.tracing import is_tracing
 
 _keepers: dict[int, list[Tensor]] = {}
 """What the formula that a thread traces wants to be kept."""
@@ -33,6 +34,14 @@ def scalar(value: Knob, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value
     return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def in_double(number: float, device: torch.device) -> Tensor:
+    """A hyper-parameter as a tensor outside the graph, in double precision as Python's own numbers are.
+
+    Filled where it is: a copy from the host would wait for a card.
+    """
+    return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
@@ -60,7 +69,7 @@ def total(x: Tensor, dim: int | None = None) -> Tensor:
     PyTorch's own sum is a tree. A generated loop may add one number after the other, which in float32 leaves four right
     digits of the sum of four million.
     """
-    if torch.compiler.is_compiling() and x.is_cpu:
+    if is_tracing() and x.is_cpu:
         return x.sum(dim, dtype=torch.float64).to(x.dtype)
     return x.sum(dim)
 

@@ -20,21 +20,23 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import pad
 
-from offline_losses._core.graph import Graphs, Unsupported, size_class
+from offline_losses._core.tracing import run_kernel, takes_operators
 
 CHUNK = 16
 """Steps that one kernel takes in a row."""
 
+
+class NoCode(Exception):
+    """No generated code for a kernel."""
+
+
 Kernel: TypeAlias = Callable[..., list[Tensor]]
 Kernels: TypeAlias = tuple[Kernel, Kernel]
-
-_graphs: dict[Any, Graphs] = {}
 
 
 def solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """The recurrence, `a` being of `b`'s shape or 0-d."""
-    transformed = torch._C._are_functorch_transforms_active()  # `torch.func` does not find an operator's derivative
-    if torch.compiler.is_compiling() and not transformed:
+    if takes_operators():
         x: Tensor = scan(b, a, done, terminated)
         return x
     return _halved(b, a, done, terminated)
@@ -83,7 +85,7 @@ def _scan(
         return b.clone(memory_format=torch.contiguous_format)
     try:
         return _in_chunks(kernels, b, a, done, terminated)
-    except Unsupported:
+    except NoCode:
         if kernels is _BACKWARDS:
             return _halved(b, a, done, terminated)
         flags = [x if x is None else _turned(x) for x in (done, terminated)]
@@ -118,11 +120,11 @@ def _chunked(kernels: Kernels, b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
 
 
 def _run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
-    like = tensors[0]
-    key = (kernel, tensors[1].dim(), like.dtype, like.device, size_class(tensors))
     tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
-    graph = _graphs.setdefault(key, Graphs(kernel, sequential=True)).fit(tensors)
-    return kernel(*tensors) if graph is None else graph(*tensors)
+    results = run_kernel(kernel, *tensors)
+    if results is None:
+        raise NoCode
+    return results
 
 
 def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:

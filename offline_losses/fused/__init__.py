@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import offline_losses
-from offline_losses.fused.twin import fuse
+from offline_losses._compile.twin import fuse
 
 if TYPE_CHECKING:
     from offline_losses import *  # noqa: F403

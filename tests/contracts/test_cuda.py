@@ -14,8 +14,7 @@ from torch import Tensor
 
 import offline_losses
 from offline_losses import compile_update, fused
-from offline_losses._core import graph
-from offline_losses.fused import twin
+from offline_losses._compile import graph, twin
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

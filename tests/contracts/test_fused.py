@@ -20,8 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import offline_losses
 from offline_losses import fused
-from offline_losses._core import graph, passes
-from offline_losses.fused import twin
+from offline_losses._compile import graph, passes, private, twin
 
 BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
@@ -595,6 +594,22 @@ def test_without_a_compiler(fresh: Callable[..., Tensor], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(graph, "Graph", missing)
     assert_eager_and_said(fresh, "runs eagerly: the compiler fails with RuntimeError: no working C")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in ("CALL", "COMPILER") for name in getattr(private, group).paths]
+)
+def test_without_a_private_name(
+    fresh: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, group: str, name: str
+) -> None:
+    """A version of PyTorch that lacks any of the names that it does not document runs eagerly and says which."""
+    paths = {**getattr(private, group).paths, name: "torch:no_such_thing"}
+    monkeypatch.setattr(private, group, private.Names(**paths))
+    private.missing_for_calls.cache_clear()
+    try:
+        assert_eager_and_said(fresh, "runs eagerly: PyTorch .* has no torch.no_such_thing")
+    finally:
+        private.missing_for_calls.cache_clear()
 
 
 @pytest.mark.parametrize("switch", ["TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"])

@@ -25,7 +25,7 @@ from offline_losses import (
 )
 from offline_losses._core import episodes as episodes_of_core
 from offline_losses._core.episodes import BLOCK, _sorted, _sum_of_pieces, _sum_of_steps, sequence_start
-from offline_losses._core.graph import compiling
+from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
 BOTH = ["episodes", "steps"]
@@ -408,7 +408,7 @@ def test_sorting_episodes_equals_sorting_steps(
         reward[data.draw(st.integers(0, len(reward) - 1))] = NAN
     if data.draw(st.booleans()):
         done[-1] = False
-    with compiling():
+    with tracing():
         kept = return_filter(reward, done, fraction=fraction, discount=discount, by=by)
     assert kept.equal(return_filter(reward, done, fraction=fraction, discount=discount, by=by)), steps
 
@@ -426,7 +426,7 @@ def test_pieces_equal_scattered_sums(
     for shape in (reward.shape, (1, -1), *([(2, -1)] if len(reward) % 2 == 0 else [])):
         arguments = reward.view(shape), done.view(shape)
         expected = weighted(function, *arguments, weight, discount)
-        with compiling(), pytest.MonkeyPatch.context() as patch:
+        with tracing(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(episodes_of_core, "BLOCK", block)
             actual = weighted(function, *arguments, weight, discount)
         for one, other in zip(actual, expected, strict=True):
@@ -446,7 +446,7 @@ def test_the_discount_of_episodes_has_a_gradient_in_compiled_code() -> None:
     """Pieces know none by the discount, so that sums are scattered where it is wanted."""
     reward, done = torch.rand(12, dtype=torch.float64), torch.tensor([False, False, False, True] * 3)
     discount = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
-    with compiling():
+    with tracing():
         (slope,) = torch.autograd.grad(episode_return(reward, done, discount=discount).sum(), discount)
     steps = torch.arange(4, dtype=torch.float64)
     close(slope, (4 * reward.view(3, 4) * steps * 0.9 ** (steps - 1).clamp(min=0)).sum())
@@ -458,7 +458,7 @@ def test_flags_may_lie_anywhere() -> None:
     done[-1] = True
     for start in range(10):
         reward = torch.rand(49 - start)
-        with compiling():
+        with tracing():
             kept = return_filter(reward, done[start:], fraction=0.5)
         assert kept.equal(return_filter(reward, done[start:], fraction=0.5))
 
@@ -468,7 +468,7 @@ def test_a_share_is_no_other_in_compiled_code(fraction: float) -> None:
     """Of 5, 15, ... episodes and a fraction in single precision, which is a little less than it looks."""
     for count in range(5, 50, 5):
         reward, done = torch.rand(count), torch.ones(count, dtype=torch.bool)
-        with compiling():
+        with tracing():
             kept = return_filter(reward, done, fraction=torch.tensor(fraction))
         assert kept.equal(return_filter(reward, done, fraction=torch.tensor(fraction)))
 
@@ -482,7 +482,7 @@ def test_equal_episodes_tie_wherever_they_lie() -> None:
     done = torch.zeros(len(reward), dtype=torch.bool)
     ends = torch.tensor([len(episode)] * first + [32] + [len(episode)] * 3).cumsum(0) - 1
     done[ends] = True
-    with compiling():
+    with tracing():
         kept = return_filter(reward, done, fraction=4 / len(ends), discount=0.99)
         total = episode_return(reward.double(), done, discount=0.99)[ends]
     assert kept[ends].nonzero().flatten().tolist() == [0, 1, 2, first]  # the longer one is best, then the earliest

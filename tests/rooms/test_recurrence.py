@@ -15,7 +15,7 @@ from torch import Tensor, library
 
 from offline_losses import discounted_return, episode_return, linear_recurrence
 from offline_losses._core import scan as scan_of_core
-from offline_losses._core.graph import Unsupported, compiling
+from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1000]
@@ -206,11 +206,11 @@ def test_chunks_equal_the_halves(steps: int) -> None:
     """The operator of compiled code, at lengths around its chunks and over several levels of them."""
     b, a, cut = random_problem(steps)
     for flags in (None, cut):
-        with compiling():
+        with tracing():
             chunked = linear_recurrence(b, a, cut=flags)
         close(chunked, linear_recurrence(b, a, cut=flags))
     done = cut | (b > 1)
-    with compiling():
+    with tracing():
         chunked = discounted_return(b, done, discount=0.9)
     close(chunked, discounted_return(b, done, discount=0.9))
 
@@ -236,7 +236,7 @@ def test_without_a_compiler_the_operators_solve_by_halves(monkeypatch: pytest.Mo
     """Both directions, where nothing can be generated."""
 
     def unsupported(*_: object) -> None:
-        raise Unsupported
+        raise scan_of_core.NoCode
 
     monkeypatch.setattr(scan_of_core, "_run", unsupported)
     b, a, cut = random_problem(steps)
@@ -266,7 +266,7 @@ def test_one_step_is_a_copy() -> None:
 def test_chunks_stop_at_a_cut() -> None:
     """Neither the values nor the factors behind a cut have any influence, NaN and infinity included."""
     b, a, cut = random_problem(200)
-    with compiling():
+    with tracing():
         clean = linear_recurrence(b, a, cut=cut)
         b[:, 150:], a[:, 150:], cut[:, 149] = NAN, torch.inf, True
         a[cut] = NAN

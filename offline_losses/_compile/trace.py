@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from offline_losses._core.graph import Unsupported, compiling
+from offline_losses._compile.graph import Unsupported
 
 
 class Trace:
@@ -27,8 +27,11 @@ class Trace:
             self.returned = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
             return [x for x in leaves if isinstance(x, Tensor)]
 
-        with compiling():
+        before, torch.compiler._is_compiling_flag = torch.compiler._is_compiling_flag, True
+        try:
             self.module = make_fx(traced, tracing_mode="real")(*inputs)
+        finally:
+            torch.compiler._is_compiling_flag = before
         self._refuse_open_shapes()
         self.state = self._lift()
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from offline_losses._core.graph import Graph, Graphs, Unsupported, say
+from offline_losses._compile import private
+from offline_losses._compile.graph import Graph, Graphs, Unsupported, say
 from offline_losses._core.reduce import keeping
 
 
@@ -38,7 +39,7 @@ class Call:
     def _outline(self, tensors: Sequence[Tensor]) -> None:
         """Run on the meta device, which raises the function's own errors and costs no arithmetic."""
         meta = [torch.empty_like(x, device="meta", requires_grad=x.requires_grad) for x in tensors]
-        with _Count() as count, keeping() as kept:  # type: ignore[no-untyped-call]
+        with _counter()() as count, keeping() as kept:
             result = self._evaluate(meta)
         self.operators, self.kept = count.total, len(kept)
         leaves = _leaves(result)
@@ -177,14 +178,18 @@ class Separate(Function):
         return call.placed(call.gradient_graph(*inputs) if call.gradient_graph else call.again(tensors, given))
 
 
-class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that compute something."""
+@cache
+def _counter() -> Any:
+    """The mode that counts the operators that compute something."""
 
-    total = 0
+    class Count(private.CALL.TorchDispatchMode):  # type: ignore[misc, name-defined]
+        total = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.total += not func.is_view
-        return func(*args, **(kwargs or {}))
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.total += not func.is_view
+            return func(*args, **(kwargs or {}))
+
+    return Count
 
 
 def _is_one(x: Tensor) -> bool:
@@ -203,15 +208,15 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
 
 def _no_view(x: Tensor) -> Tensor:
     """The same memory as a tensor of its own, which autograd lets be overwritten."""
-    if not x._is_view():
+    if not private.CALL.is_view(x):
         return x
-    whole: Tensor = torch.ops.aten._unsafe_view.default(x, x.shape)
+    whole: Tensor = private.CALL.unsafe_view(x, x.shape)
     return whole
 
 
 def _is_batched(x: Tensor) -> bool:
     """Whether `is_grads_batched` maps the backward pass over it."""
-    return bool(torch._C._functorch.is_legacy_batchedtensor(x) or torch._C._functorch.is_batchedtensor(x))
+    return bool(private.CALL.is_legacy_batched(x) or private.CALL.is_batched(x))
 
 
 def _leaves(result: Any) -> list[Tensor]:

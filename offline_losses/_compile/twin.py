@@ -10,21 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from offline_losses._core.graph import (
-    LARGE,
-    SHAPES,
-    Graphs,
-    Unsupported,
-    double,
-    say,
-    size_class,
-    stance,
-    switched_off,
-)
-from offline_losses.fused.call import Call, Joint, Separate
+from offline_losses._compile import private
+from offline_losses._compile.call import Call, Joint, Separate
+from offline_losses._compile.graph import LARGE, SHAPES, Graphs, Unsupported, say, size_class, switched_off
+from offline_losses._core.reduce import in_double
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Entry = Callable[[Sequence[Any]], Any]
@@ -58,7 +49,7 @@ def fuse(function: Function) -> Function:
     def twin(*args: Any, **kwargs: Any) -> Any:
         if (light.always or light.differentiated) and light.covers(args, kwargs):
             return function(*args, **kwargs)
-        if torch.compiler.is_compiling() or _inside_a_transform() or _held_back(function.__name__, graphs):
+        if torch.compiler.is_compiling() or _held_back(function.__name__, graphs) or private.wants_operators():
             return function(*args, **kwargs)
         values = bind(*args, **kwargs)
         key = _key(values)
@@ -130,7 +121,10 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
 
 def _held_back(name: str, graphs: dict[Any, Graphs], new: bool = False) -> bool:
     """Whether the compiler's stance, or for a new kind of call the environment, wants no generated code here."""
-    wanted = stance()
+    if reason := private.missing_for_calls():
+        say(reason)
+        return True
+    wanted = private.stance()
     if wanted == "force_eager":
         say('torch.compiler.set_stance("force_eager") is in force')
     if not new or wanted == "force_eager":
@@ -173,7 +167,7 @@ def _entry(
 
 def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], light: _Light) -> Entry | None:
     device = tensors[0].device
-    knobs = [double(call.others[i], device) for i in call.knobs]
+    knobs = [in_double(call.others[i], device) for i in call.knobs]
     options = tuple(value for i, value in enumerate(call.others) if i not in call.tensors and i not in call.knobs)
     kinds = tuple((x.dtype, x.dim()) for x in tensors)
     shape = tuple(call.tensors), kinds, tuple(call.starts)
@@ -245,12 +239,3 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 def _records() -> bool:
     """Whether a CUDA graph is being recorded."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-def _inside_a_transform() -> bool:
-    """Whether `torch.func`, forward-mode differentiation or a dispatch mode wants to see the single operators."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or forward_ad._current_level >= 0
-    )

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from offline_losses._core.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, read_results
+from offline_losses._compile import private
+from offline_losses._compile.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, read_results
+from offline_losses._core.tracing import tracing
 
 GRAPHS = 8
 """How many graphs one function may need for the shapes it meets before the next ones run eagerly."""
@@ -32,7 +32,7 @@ LARGEST = 2**23
 SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
 
-_tracing = RLock()
+_one_at_a_time = RLock()
 said: set[str] = set()
 
 
@@ -52,32 +52,14 @@ _WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", 
 """So that Inductor writes nothing to memory between the steps of a row."""
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Let `torch.compiler.is_compiling()` be true, as it is inside `torch.compile`; in one thread at a time."""
-    with _tracing:
-        before = torch.compiler._is_compiling_flag
-        torch.compiler._is_compiling_flag = True
-        try:
-            yield
-        finally:
-            torch.compiler._is_compiling_flag = before
-
-
 def switched_off() -> str | None:
     """Why nothing may be compiled now, if that is so."""
     switches = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
     if switch := next((name for name in switches if os.environ.get(name) == "1"), None):
         return f"{switch}=1 switches the compiler off"
-    if stance() == "force_eager":
+    if private.stance() == "force_eager":
         return 'torch.compiler.set_stance("force_eager") is in force'
-    return None
-
-
-def stance() -> str:
-    """What `torch.compiler.set_stance` was told, without importing the compiler to ask."""
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    return str(dynamo._stance.stance) if dynamo else "default"
+    return private.missing_for_calls()
 
 
 def say(reason: str) -> None:
@@ -99,14 +81,6 @@ def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
     if any(tensor.is_cuda for tensor in tensors):
         return 1 + int(math.log2(min(elements, LARGEST) / LARGE)) // 2, threads
     return 1, threads
-
-
-def double(number: float, device: torch.device) -> Tensor:
-    """A hyper-parameter as a tensor outside the graph, in double precision as Python's own numbers are.
-
-    Filled where it is: a copy from the host would wait for a card.
-    """
-    return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def first_line(error: Exception) -> str:
@@ -131,35 +105,28 @@ class Graph:
         known: int,
         sequential: bool,
     ) -> None:
-        from torch._dispatch.python import enable_python_dispatcher
-        from torch._dynamo.source import ConstantSource
-        from torch._functorch.compile_utils import fx_graph_cse
-        from torch._guards import TracingContext, tracing
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx_inner
-        from torch._inductor.decomposition import select_decomp_table
-        from torch._subclasses.fake_tensor import FakeTensorMode
         from torch.fx import GraphModule
-        from torch.fx.experimental.proxy_tensor import make_fx
-        from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-        mode = FakeTensorMode(shape_env=ShapeEnv())
+        names = private.COMPILER
+        if reason := names.missing():
+            raise Unsupported(reason)
+        mode = names.FakeTensorMode(shape_env=names.ShapeEnv())
         rank = max(example.ndim for example in examples)
         self._inputs = [
             mode.from_tensor(
                 example.detach(),
-                source=ConstantSource(f"input{index}"),
-                symbolic_context=StatelessSymbolicContext(
+                source=names.ConstantSource(f"input{index}"),
+                symbolic_context=names.StatelessSymbolicContext(
                     [
-                        DimDynamic.STATIC if fixed and 0 < axis == rank - 1 else DimDynamic.DYNAMIC
+                        names.DimDynamic.STATIC if fixed and 0 < axis == rank - 1 else names.DimDynamic.DYNAMIC
                         for axis in range(example.ndim)
                     ]
                 ),
             )
             for index, example in enumerate(examples)
         ]
-        with compiling(), torch.no_grad(), mode, enable_python_dispatcher():
-            traced = make_fx(function, decomposition_table=select_decomp_table())(*self._inputs)
+        with tracing(), torch.no_grad(), mode, names.enable_python_dispatcher():
+            traced = names.make_fx(function, decomposition_table=names.select_decomp_table())(*self._inputs)
         aliases = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
         for node in [node for node in traced.graph.nodes if node.target in aliases]:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
@@ -179,12 +146,11 @@ class Graph:
                 self._flags = read_as_numbers(traced.graph)
         with mode:
             numbers = [torch.empty_like(self._inputs[i], dtype=torch.float32) for i in self._flags]
-        traced = GraphModule(traced, fx_graph_cse(traced.graph))
+        traced = GraphModule(traced, names.fx_graph_cse(traced.graph))
         whole = sequential and self._inputs[0].is_cuda
-        with tracing(TracingContext(mode)), config.patch(_WHOLE if whole else {}):
-            self._code = compile_fx_inner(traced, [*self._inputs, *numbers])
-        # The callable inside: what the compiled graph does around it serves caches of its first call.
-        self._run = getattr(self._code, "current_callable", None) or self._code
+        with names.tracing(names.TracingContext(mode)), names.config.patch(_WHOLE if whole else {}):
+            self._code = names.compile_fx_inner(traced, [*self._inputs, *numbers])
+        self._run = private.callable_inside(self._code)
         assert mode.shape_env is not None
         self._guards = [guard.expr for guard in mode.shape_env.guards]
 
@@ -256,10 +222,15 @@ class Graphs:
         if self._refused is not None:
             raise Unsupported(self._refused)
         try:
-            self._graphs.append(Graph(self._function, tensors, not self._graphs, self._known, self._sequential))
+            with _one_at_a_time:
+                graph = Graph(self._function, tensors, not self._graphs, self._known, self._sequential)
+            self._graphs.append(graph)
         except NotWorthIt:
             self._eager = True
             return None
+        except Unsupported as reason:
+            self._refused = str(reason)
+            raise
         except Exception as error:  # whatever keeps the compiler from working: the result shall not depend on it
             self._refused = f"the compiler fails with {type(error).__name__}: {first_line(error)}"
             raise Unsupported(self._refused) from error

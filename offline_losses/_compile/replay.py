@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_losses._core.graph import LARGE, first_line
+from offline_losses._compile.graph import LARGE, first_line
 
 COPIED_TOGETHER = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 """The types that one launch copies many tensors of, whatever the version of PyTorch."""
@@ -22,7 +22,7 @@ def options_of_card(inputs: Sequence[Tensor], state: Sequence[Tensor]) -> dict[s
     products of small matrices become one batched product (unless the user has a pass of his own there), and the sums of
     a small batch and a small model take one kernel each.
     """
-    from offline_losses._core.products import BatchProducts
+    from offline_losses._compile.products import BatchProducts
 
     batch, model = (max(map(Tensor.numel, tensors), default=0) for tensors in (inputs, state))
     return {
