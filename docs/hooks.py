@@ -7,19 +7,27 @@ idea, its pictures and its functions.
 
 from __future__ import annotations
 
+import html
 import importlib
 import inspect
+import json
 import posixpath
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
 
 DOCS = Path(__file__).parent
 PATHS = [str(DOCS), str(DOCS / "recipes")]  # of what the snippets import
 sys.path[:0] = PATHS
 
 import pictures  # noqa: E402
+from aliases import ALIASES  # noqa: E402
 
+SENTENCE = 30  # characters of a cell that is too wide for a column on a phone
 Room = tuple[str, str, str]  # title, page, name of the module
 
 GALLERY = """```python exec="on" html="on"
@@ -46,6 +54,46 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     if "{{ lineage }}" in markdown:
         markdown = markdown.replace("{{ lineage }}", _table_of_lineage(_rooms(config["nav"])))
     return markdown.replace("{{ room }}", _reference(posixpath.basename(page.file.src_uri).removesuffix(".md")))
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Let tables of sentences be stacked on a phone, and keep the listings of the source out of the search."""
+    listing = '<details class="mkdocstrings-source"'
+    content = content.replace(listing, f'{listing} data-search-exclude="listing"')
+    return re.sub(r"<table>.*?</table>", _stackable, content, flags=re.DOTALL)
+
+
+@event_priority(-100)  # after the plugin that writes the index
+def on_post_build(*, config: Any, **_: Any) -> None:
+    """Add the other words for functions and pages to the index of the search."""
+    path = Path(config["site_dir"]) / "search" / "search_index.json"
+    index = json.loads(path.read_text())
+    left = set(ALIASES)
+    for entry in index["docs"]:
+        place, _, anchor = entry["location"].partition("#")
+        key = anchor.rpartition(".")[2] if anchor.startswith("offline_losses.") else entry["location"]
+        if key in ALIASES and place.startswith(("reference/", key)):
+            entry["tags"] = ALIASES[key]
+            left.discard(key)
+    if left:
+        raise PluginError(f"aliases of what the site does not have: {', '.join(sorted(left))}")
+    path.write_text(json.dumps(index, separators=(",", ":")))
+
+
+def _stackable(match: re.Match[str]) -> str:
+    """Each cell of a table that has sentences gets its column's title, which stands above it where rows are stacked."""
+    table = match[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table, re.DOTALL)
+    if not any(len(_text(cell)) > SENTENCE for cell in cells):
+        return table
+    titles = [_text(title) for title in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)]
+    count = iter(range(len(cells)))
+    label = lambda found: f'<td data-label="{html.escape(titles[next(count) % len(titles)])}"{found[1]}>'  # noqa: E731
+    return re.sub(r"<td([^>]*)>", label, table).replace("<table>", "<table data-stacked>", 1)
+
+
+def _text(markup: str) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "", markup)).strip()
 
 
 def _rooms(nav: list[Any]) -> list[Room]:

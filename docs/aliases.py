@@ -1,0 +1,42 @@
+"""Other words for what the site has: the search finds an entry by them as by its title.
+
+A key is the name of a function, or the address of a page.
+"""
+
+ALIASES = {
+    "awr_weights": ["AWAC", "AWR", "advantage weighting"],
+    "bellman_target": ["TD target", "TD(0)", "one-step target"],
+    "calibrated_value": ["Cal-QL", "CalQL"],
+    "cql_lagrange_losses": ["CQL Lagrange", "alpha prime"],
+    "cql_logsumexp_penalty": ["CQL", "CQL loss"],
+    "crr_weights": ["CRR"],
+    "discounted_return": ["DT", "decision transformer", "return to go", "returns-to-go", "reward to go"],
+    "double_q_target": ["DDQN", "double DQN"],
+    "effective_sample_size": ["ESS"],
+    "ensemble_min": ["clipped double Q", "pessimism"],
+    "ensemble_mix": ["BCQ"],
+    "expectile_loss": ["IQL", "asymmetric L2", "expectile regression"],
+    "gaussian_log_prob": ["normal distribution"],
+    "generalized_advantage": ["GAE"],
+    "huber_loss": ["smooth L1"],
+    "lambda_return": ["TD(lambda)"],
+    "linear_recurrence": ["scan", "discounted cumulative sum"],
+    "nll_loss": ["BC", "behavior cloning", "behaviour cloning", "cross entropy"],
+    "normalize_observation": ["normalize states", "standardize"],
+    "normalize_weights": ["self-normalized"],
+    "observation_statistics": ["normalize states", "state mean and std"],
+    "polyak_update_": ["EMA", "soft update", "target network", "tau"],
+    "quantile_loss": ["QR-DQN", "pinball loss"],
+    "return_filter": ["10% BC", "BC-10%", "filtered BC", "percentile BC"],
+    "reward_scale": ["normalize reward", "reward normalization"],
+    "sac_policy_loss": ["SAC actor", "soft actor-critic"],
+    "soft_bellman_target": ["SAC critic", "soft actor-critic"],
+    "soft_value": ["logsumexp"],
+    "softmax_weights": ["Boltzmann"],
+    "squared_loss": ["L2", "MSE"],
+    "tanh_gaussian_log_prob": ["squashed Gaussian", "SquashedNormal", "TanhNormal"],
+    "td3_bc_loss": ["TD3BC", "TD3+BC"],
+    "temperature_loss": ["SAC alpha", "automatic entropy tuning"],
+    "guide/filtered-cloning/": ["10% BC", "percentile BC"],
+    "guide/td3-bc/": ["TD3BC"],
+}
