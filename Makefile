@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint format docs serve bench bench-peers clean
+.PHONY: demo test lint types format docs serve bench bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (about six minutes)
@@ -24,6 +24,10 @@ docs: $(VENV)/.docs  ## the site, in site/: every page, snippet and figure made 
 
 serve: $(VENV)/.docs  ## the site on this machine, made anew when a page or the library changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
+
+types: $(VENV)/.lint  ## how much of what a user imports has a known type: all of it
+	$(INSTALL) pyright
+	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes offline_losses --ignoreexternal
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .

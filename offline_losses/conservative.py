@@ -7,13 +7,14 @@ are unweighted: multiply by α yourself, or let `cql_lagrange_losses` find it.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from offline_losses._core.checks import (
     Knob,
+    Reduction,
     check_axis,
     check_float,
     check_knob,
@@ -41,7 +42,7 @@ def cql_logsumexp_penalty(
     temperature: Knob = 1.0,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Soft maximum of Q over all actions minus Q of the data's action: CQL(H), large where Q prefers unseen actions.
 
@@ -102,7 +103,7 @@ def cql_max_penalty(
     *,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Maximum of Q over actions minus Q of the data's action: the greedy μ, zero where the data's action is the best.
 
@@ -150,11 +151,11 @@ def cql_lagrange_losses(
     *,
     threshold: Knob = 5.0,
     penalty_weight: Knob = 1.0,
-    threshold_on: str = "weighted_gap",
+    threshold_on: Literal["weighted_gap", "gap"] = "weighted_gap",
     max_multiplier: Knob = 1e6,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> CQLLagrangeLosses:
     r"""Let a multiplier rise while the CQL gap is above a threshold and fall while it is below.
 
@@ -261,7 +262,12 @@ def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:
 
 
 def _check_penalty(
-    function: str, q_candidates: Tensor, q_data: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str
+    function: str,
+    q_candidates: Tensor,
+    q_data: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    reduction: Reduction,
 ) -> None:
     check_float(function, q_candidates=q_candidates, q_data=q_data)
     check_axis(function, "q_candidates", q_candidates, "candidate")

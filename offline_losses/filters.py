@@ -7,7 +7,7 @@ episodes of all rows belong to one dataset and are ranked together. Nothing here
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
 
 
 def return_filter(
-    reward: Tensor, done: Tensor, *, fraction: Knob, discount: Knob = 1.0, by: str = "episodes"
+    reward: Tensor, done: Tensor, *, fraction: Knob, discount: Knob = 1.0, by: Literal["episodes", "steps"] = "episodes"
 ) -> Tensor:
     r"""Select the steps of the best episodes: what filtered behavior cloning (%BC, for instance 10% BC) imitates.
 

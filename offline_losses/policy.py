@@ -12,6 +12,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import (
     Knob,
+    Reduction,
     check_axis,
     check_float,
     check_knob,
@@ -23,7 +24,7 @@ from offline_losses._core.reduce import reduce, scalar, select, upcast
 
 
 def nll_loss(
-    log_prob: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None, reduction: str = "mean"
+    log_prob: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
     r"""Negative log-likelihood of the data's actions: lower as the policy imitates them, each by its weight.
 
@@ -71,7 +72,7 @@ def td3_bc_loss(
     epsilon: Knob = 1e-6,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Climb the critic while staying near the data's action; a larger `q_weight` trusts the critic more.
 
@@ -133,7 +134,7 @@ def sac_policy_loss(
     temperature: Knob = 1.0,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Climb the critic while staying random; a higher temperature pays more for entropy.
 
@@ -180,7 +181,7 @@ def temperature_loss(
     target_entropy: Knob,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Raise the temperature while the policy's entropy is below its target, lower it while it is above.
 

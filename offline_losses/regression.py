@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, minimum
 
-from offline_losses._core.checks import Knob, check_knob, check_prediction, check_tail
+from offline_losses._core.checks import Knob, Reduction, check_knob, check_prediction, check_tail
 from offline_losses._core.reduce import reduce, scalar, select, upcast
 
 
@@ -18,7 +18,7 @@ def squared_loss(
     *,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Squared residual, whose minimizer over constants is the mean of the targets.
 
@@ -66,7 +66,7 @@ def huber_loss(
     delta: Knob = 1.0,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Squared for small residuals and linear for large ones, so that outliers pull with bounded force.
 
@@ -116,7 +116,7 @@ def expectile_loss(
     expectile: Knob = 0.7,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Asymmetric squared residual; `expectile` above ½ pulls the prediction up, towards the largest targets.
 
@@ -168,7 +168,7 @@ def quantile_loss(
     quantile: Knob = 0.5,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Asymmetric absolute residual (pinball loss); `quantile` above ½ pulls the prediction above the median target.
 

@@ -6,6 +6,8 @@ The temperature divides the advantage.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,11 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
 
 
 def crr_weights(
-    advantage: Tensor, *, mode: str = "exponential", temperature: Knob = 1.0, max_weight: Knob = 20.0
+    advantage: Tensor,
+    *,
+    mode: Literal["exponential", "binary"] = "exponential",
+    temperature: Knob = 1.0,
+    max_weight: Knob = 20.0,
 ) -> Tensor:
     r"""Weights of critic-regularized regression (CRR): a threshold at zero advantage, or a bounded exponential.
 

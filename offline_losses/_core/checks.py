@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
 
 Knob: TypeAlias = float | Tensor
 """A hyper-parameter: a Python number, or a tensor that may carry a gradient."""
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+"""How the elements of a loss are put together: the mean over existing ones, their sum, or each by itself."""
 
 
 def describe(value: object) -> str:
@@ -139,7 +141,7 @@ def check_tail(
     batch: torch.Size,
     mask: Tensor | None,
     weight: Tensor | None,
-    reduction: str,
+    reduction: Reduction,
 ) -> None:
     """Check the tail of a loss: mask and weight have the loss's shape, or its batch shape without the critic axes."""
     check_option(function, "reduction", reduction, ("none", "mean", "sum"))

@@ -9,7 +9,7 @@ from threading import get_ident
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob
+from offline_losses._core.checks import Knob, Reduction
 from offline_losses._core.tracing import is_tracing
 
 _keepers: dict[int, list[Tensor]] = {}
@@ -49,7 +49,7 @@ def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor if mask is None else torch.where(mask, tensor, 0.0)
 
 
-def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str) -> Tensor:
+def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none"."""
     if weight is not None:
         loss = loss * select(mask, upcast(weight.detach()))

@@ -21,7 +21,7 @@ ARROW_LIMIT = 32768
 """Number of steps from which on Minari's arrow and parquet storages tear an episode apart."""
 LARGE = 2000
 """Number of episodes from which on a progress bar shows by default."""
-DISCRETE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+DISCRETE: tuple[type[spaces.Space[Any]], ...] = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 REPAIR = "Fetch or record the dataset anew, or leave such episodes out with `dataset.filter_episodes`"
 
 _FLAG = spaces.MultiBinary(1)

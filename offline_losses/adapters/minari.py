@@ -14,10 +14,10 @@ try:
     import torch
     from gymnasium import spaces
     from tensordict import TensorDict
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         'offline_losses.adapters.minari: no minari or tensordict. Install them: pip install "offline-losses[data]".'
-    ) from error
+    ) from _error
 
 from offline_losses.adapters import flat_cache
 from offline_losses.adapters.columns import flat_columns

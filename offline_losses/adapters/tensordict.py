@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 try:
     from tensordict import TensorDictBase
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         'offline_losses.adapters.tensordict needs tensordict. Install it with `pip install "offline-losses[data]"`.'
-    ) from error
+    ) from _error
 from torch import Tensor
 
 from offline_losses.adapters.keys import KEYS, Entry
 
+Result = TypeVar("Result")
 
-def on_tensordict(fn: Callable[..., Any]) -> Callable[..., Any]:
+
+def on_tensordict(fn: Callable[..., Result]) -> Callable[..., Result]:
     """Returns `fn` as a function of a TensorDict: required tensors are looked up by their names.
 
     The returned `call(data, **overrides)` fetches each **required** tensor argument of `fn` that is
@@ -59,7 +61,7 @@ def on_tensordict(fn: Callable[..., Any]) -> Callable[..., Any]:
     tensors = [p for p in parameters if (_takes_tensor(hints[p]) if p in hints else p in KEYS)]
     required = [p for p in tensors if parameters[p].default is inspect.Parameter.empty]
 
-    def call(data: TensorDictBase, **overrides: Any) -> Any:
+    def call(data: TensorDictBase, **overrides: Any) -> Result:
         if not isinstance(data, TensorDictBase):
             raise TypeError(
                 f"{name}: data: expected a TensorDict, got {type(data).__name__}. "
@@ -88,7 +90,7 @@ def on_tensordict(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _takes_tensor(hint: Any) -> bool:
-    """Tells tensors from knobs such as `reduction: str`, whose strings are no keys."""
+    """Tells tensors from knobs such as `reduction`, whose strings are no keys."""
     return Tensor in (hint, *get_args(hint))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -31,8 +31,10 @@ for _name in offline_losses.__all__:
 
 __all__ = [*offline_losses.__all__, "warmup"]
 
+Arguments = ParamSpec("Arguments")
 
-def warmup(function: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+
+def warmup(function: Callable[Arguments, Any], *args: Arguments.args, **kwargs: Arguments.kwargs) -> float:
     """Compile a fused function, gradient included, for arguments like these, and return the seconds that it took.
 
     No gradient is written. Afterwards every batch size from two on is ready whose largest tensor lies on the same side
@@ -40,11 +42,12 @@ def warmup(function: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     runs as it is: in this process at once, in later ones from the compiler's cache on disk.
     """
     before = time.perf_counter()
-    args, named = tuple(map(_fresh, args)), {name: _fresh(value) for name, value in kwargs.items()}
+    values: list[Any] = [_fresh(value) for value in args]
+    named: dict[str, Any] = {name: _fresh(value) for name, value in kwargs.items()}
     with torch.enable_grad():
-        result = function(*args, **named)
+        result = function(*values, **named)
         ends = [end for end in ([result] if isinstance(result, Tensor) else result) if end.requires_grad]
-        starts = [x for x in (*args, *named.values()) if isinstance(x, Tensor) and x.requires_grad]
+        starts = [x for x in (*values, *named.values()) if isinstance(x, Tensor) and x.requires_grad]
         if ends:
             torch.autograd.grad(ends, starts, [torch.ones_like(end) for end in ends], allow_unused=True)
     return time.perf_counter() - before
