@@ -26,6 +26,8 @@ class Names:
         self.paths = paths
 
     def __getattr__(self, name: str) -> Any:
+        if name not in self.paths:
+            raise AttributeError(name)
         found = _find(self.paths[name])
         setattr(self, name, found)
         return found
