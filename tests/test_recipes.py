@@ -123,6 +123,7 @@ def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.Captu
         assert run.dataset in printed
         assert run.family in printed
     assert "clinicians 0.7818, uniform 0.7801, optimum 0.8751" in printed
+    assert f"{len(demo.RUNS)} of {len(demo.RUNS)} runs done" in printed  # though there is no terminal
 
 
 @needs_sepsis

@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from truth import SEPSIS, clinical_world
 
+SILENCE = 15  # seconds between lines of progress, where there is no terminal to draw bars on
 Message = tuple[str, float, str]  # what is under way, the share that is done, the latest return
 _messages: multiprocessing.Queue[Message] | None = None  # set in a worker
 
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
 
 
 def run_all(options: argparse.Namespace) -> list[Result]:
-    """The results of all runs, in the order of RUNS; progress bars for what is under way."""
+    """The results of all runs, in the order of RUNS; meanwhile progress bars, or lines where there is no terminal."""
     if options.jobs == 0:
         return [execute(run, options.steps_scale, options.flags) for run in RUNS]
     context = multiprocessing.get_context("spawn")
@@ -108,12 +109,14 @@ def run_all(options: argparse.Namespace) -> list[Result]:
         bars: dict[str, TaskID] = {}
         # What takes longest goes first: building the clinical dataset, and the recipes with critics.
         pending: dict[Future[Any], str | Run] = {pool.submit(build, name): name for name in reversed(EMBEDDED)}
+        started = told = time.perf_counter()
         while pending:
             for future in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
                 finished, outcome = pending.pop(future), future.result()
                 if isinstance(finished, Run):
                     results[finished] = outcome
                     progress.advance(whole)
+                    told = 0.0  # say so now
                 else:
                     ready = [run for run in reversed(RUNS) if run.dataset == finished]
                     pending |= {pool.submit(execute, run, options.steps_scale, options.flags): run for run in ready}
@@ -123,6 +126,12 @@ def run_all(options: argparse.Namespace) -> list[Result]:
                     if name not in bars:
                         bars[name] = progress.add_task(name, total=1.0, latest="")
                     progress.update(bars[name], completed=share, latest=latest, visible=share < 1)
+            if not progress.console.is_terminal and time.perf_counter() - told > SILENCE:
+                told = time.perf_counter()
+                under_way = [task for task in progress.tasks[1:] if task.visible]
+                running = [f"{task.description} {task.percentage:.0f} % {task.fields['latest']}" for task in under_way]
+                done = f"{told - started:4.0f} s: {len(results)} of {len(RUNS)} runs done"
+                progress.console.print(", ".join([done, *running]), soft_wrap=True)
     return [results[run] for run in RUNS]
 
 
