@@ -18,12 +18,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import cases, returns, updates
-from benchmarks.measure import Bench, Measurement, merged, read_csv, results_file, stamp, write_csv
-from benchmarks.startup import first_compilation, import_rows, warm_seconds
-from benchmarks.summary import verdicts
-from benchmarks.tables import show_rows, show_verdicts
-from benchmarks.variants import Workload
+from benchmarks import cases, updates
+from benchmarks.measure import (
+    Bench,
+    Measurement,
+    first_compilation,
+    import_rows,
+    merged,
+    read_csv,
+    results_file,
+    stamp,
+    warm_seconds,
+    write_csv,
+)
+from benchmarks.summary import show_rows, show_verdicts, verdicts
+from benchmarks.timing import Workload
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", action="store_true", help="also TorchRL, d3rlpy and JAX, where they are installed")
     add("--json", type=Path, metavar="FILE", help="write the rows there")
     add("--csv", action="store_true", help="keep the rows in this machine's file; with --filter, in place of that work")
-    add("--plot", type=Path, metavar="DIR", help="draw the rows there")
     add("--report", action="store_true", help="only write docs/benchmarks.md anew, from benchmarks/results")
     add("--cache", metavar="DIR", help="the compiler's cache; an empty one if not given")
     return parser
@@ -88,7 +96,7 @@ def _measured(options: argparse.Namespace, console: Console) -> list[Measurement
 def _workloads(options: argparse.Namespace) -> Iterator[Workload]:
     yield from cases.grid(options.sizes, options.peers)
     yield from cases.extras(options.peers)
-    yield from returns.workloads(options.peers)
+    yield from cases.datasets(options.peers)
     yield from updates.workloads(torch.device(options.device), options.peers)
 
 
@@ -99,10 +107,6 @@ def _save(rows: list[Measurement], options: argparse.Namespace) -> None:
         path = results_file(stamp(torch.device(options.device)))
         kept = read_csv(path) if options.filter is not None and path.exists() else []
         write_csv(merged(kept, rows), path)
-    if options.plot:
-        from benchmarks.plots import draw
-
-        draw(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The same updates jitted by JAX, in flax and optax. Needs these packages."""
+"""The same updates jitted by JAX, in flax and optax, and the same functions in rlax. Needs these packages."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX finds a card: not all memory is its own
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.networks import Networks, fixed_batch
-from benchmarks.variants import Run, Variant
+from benchmarks.timing import Run, Variant, cotangents
 
 Tree = Any
 Array = jax.Array
@@ -202,4 +203,65 @@ def _layers(network: nn.Module) -> Tree:
     return {
         f"Dense_{i}": {"kernel": array(layer.weight.T), "bias": array(layer.bias)}
         for i, layer in enumerate(network.layers)
+    }
+
+
+def function_run(name: str, arguments: Mapping[str, Any], mode: str) -> Run:
+    """The rlax function of the same arguments, compiled for their shapes, with the same gradients, on the CPU."""
+    compute_on(torch.device("cpu"))
+    knobs = {key: value for key, value in arguments.items() if not isinstance(value, Tensor)}
+    moved = {key: key for key, value in arguments.items() if isinstance(value, Tensor) and value.requires_grad}
+    arrays = {key: array(value) for key, value in arguments.items() if isinstance(value, Tensor)}
+    fixed = {key: value for key, value in arrays.items() if key not in moved}
+    function = partial(_rlax()[name], **knobs)
+    if mode == "forward":
+        forward = jax.jit(lambda given: function(**given))
+        return lambda: [jax.block_until_ready(forward(arrays))]
+
+    shape = jax.eval_shape(lambda given: function(**given), arrays).shape
+    factor = cotangents([torch.empty(shape)])[0]
+    factor = jnp.ones(()) if factor is None else array(factor)
+
+    @jax.jit
+    def both(given: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array]]:
+        result, pull = jax.vjp(lambda x: function(**x, **fixed), given)
+        return result, pull(factor)[0]
+
+    given = {key: arrays[key] for key in moved}
+
+    def run() -> list[Array]:
+        result, gradients = jax.block_until_ready(both(given))
+        return [result, *(gradients[key] for key in moved)]
+
+    return run
+
+
+def _rlax() -> dict[str, Callable[..., Array]]:
+    """Its functions with our arguments; their discount ends a bootstrap, and a λ of zero cuts."""
+    import rlax  # the updates do without
+
+    def lambda_return(
+        reward: Array, next_value: Array, terminated: Array, done: Array, discount: float, lambda_: float
+    ) -> Array:
+        discounts, mix = jnp.where(terminated, 0.0, discount), jnp.where(done | terminated, 0.0, lambda_)
+        return jax.vmap(rlax.lambda_returns)(reward, discounts, next_value, mix)
+
+    def n_step_return(
+        reward: Array, next_value: Array, terminated: Array, done: Array, n: int, discount: float
+    ) -> Array:
+        discounts, mix = jnp.where(terminated, 0.0, discount), jnp.where(done | terminated, 0.0, 1.0)
+        over_rows = jax.vmap(rlax.n_step_bootstrapped_returns, in_axes=(0, 0, 0, None, 0))
+        return over_rows(reward, discounts, next_value, n, mix)
+
+    return {
+        "squared_loss": lambda prediction, target: 2 * rlax.l2_loss(prediction, target).mean(),
+        "huber_loss": lambda prediction, target, delta: rlax.huber_loss(target - prediction, delta).mean(),
+        "expectile_loss": lambda prediction, target, expectile: rlax.expectile_loss(
+            prediction, target, expectile
+        ).mean(),
+        "discounted_return": lambda reward, done, discount: jax.vmap(rlax.discounted_returns)(
+            reward, jnp.where(done, 0.0, discount), jnp.zeros_like(reward)
+        ),
+        "n_step_return": n_step_return,
+        "lambda_return": lambda_return,
     }

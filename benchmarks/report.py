@@ -1,30 +1,46 @@
-"""docs/benchmarks.md, made of the results that are kept: nothing in it is written by hand but what stands here."""
+"""docs/benchmarks.md and its figures, made of the results that are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, product
 from pathlib import Path
 from statistics import geometric_mean
+from textwrap import fill, indent
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
 from benchmarks.measure import RESULTS, ROOT, Measurement, read_csv
-from benchmarks.plots import draw
-from benchmarks.summary import losses, verdicts
-from benchmarks.tables import microseconds
-from benchmarks.variants import MODES
+from benchmarks.summary import losses, microseconds, verdicts, works_of
+from benchmarks.timing import MODES
 
 DOCS = ROOT / "docs"
 MARK = {True: "kept", False: "**missed**", None: "not measured"}
 OURS = ("eager", "compile", "fused", "compiled")
-INTRODUCTION = """# Benchmarks
+NAMES = ("IQL", "TD3+BC", "CQL")
+GAIN = 1.05  # what compiling an update must gain to be called a gain
+COLUMNS = {
+    "corl": "one-file style",
+    "eager": "eager",
+    "compiled": "compiled",
+    "jax": "jitted JAX",
+    "floor": "products alone",
+}
+TITLE = """<!-- Written by `python -m benchmarks --report`. -->
 
-Made by `python -m benchmarks --report` from `benchmarks/results`; do not edit. `make bench` measures your machine,
-`make bench-peers` with TorchRL, d3rlpy and JAX beside it.
+# Benchmarks
 
-- **eager** is the function as imported from `offline_losses`, **compile** the same in
+What an update takes, and what every function takes, measured on one thread of two processors. `make bench` measures
+yours, `make bench-peers` with TorchRL, d3rlpy and JAX beside it.
+"""
+METHOD = """- **eager** is the function as imported from `offline_losses`, **compile** the same in
   `torch.compile(function, dynamic=True)`, **fused** its namesake in `offline_losses.fused`.
 - Of the updates, **eager** is made of our functions with a fused Adam, **compiled** the same through `compile_update`,
-  and **corl** the same algorithm in the style of one-file implementations.
+  and **corl** (one-file style) the same algorithm in the style of one-file implementations.
 - The **floor** is a copy of the first input (which reads and writes as many bytes), or for an update its matrix
   products alone, into memory that is there already; on a card these are one CUDA graph, one product after the other.
 - On a card an update is timed twice, the second time with float32 products on its tensor cores (TF32) in every variant.
@@ -36,61 +52,87 @@ Made by `python -m benchmarks --report` from `benchmarks/results`; do not edit. 
 
 
 def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
-    """The page and its figures, one chapter for each machine."""
-    chapters = [INTRODUCTION]
-    for path in sorted(results.glob("*.csv")):
-        rows = read_csv(path)
-        figures = draw(rows, docs / "benchmarks", f"{path.stem}-")
-        chapters.append("\n".join(_chapter(rows, [figure.relative_to(docs) for figure in figures])))
+    """The page and its figures: the updates of all machines first, then all that was measured, folded."""
+    runs = {path.stem: read_csv(path) for path in sorted(results.glob("*.csv"))}
+    figures = {stem: draw(rows, docs / "benchmarks", f"{stem}-") for stem, rows in runs.items()}
+    drawn = [path.relative_to(docs) for paths in figures.values() for path in paths]
+    lines = [TITLE, *_opening(list(runs.values()), drawn), _folded("How it was measured", [METHOD])]
+    for stem, rows in runs.items():
+        lines += _chapter(rows, [path.relative_to(docs) for path in figures[stem]])
     page = docs / "benchmarks.md"
-    page.write_text("\n".join(chapters))
+    page.write_text("\n".join(lines).rstrip() + "\n")
     return page
 
 
+def _opening(machines: list[list[Measurement]], figures: Sequence[Path]) -> Iterator[str]:
+    """One figure, one table, and a sentence about each update that compiling does not make faster."""
+    drawn = next((path for path in figures if "updates" in path.stem), None)
+    updates = [work for rows in machines for work in works_of(rows) if work.row.group == "update"]
+    if drawn:
+        yield _figure(drawn, updates[0].row.machine)
+    yield "Milliseconds for one update of 256 transitions, with two hidden layers of 256 units:\n"
+    lines = []
+    for work in sorted(updates, key=lambda work: NAMES.index(work.row.name)):
+        times = [f"{work.times[name] / 1e3:.1f}" if name in work.times else "" for name in COLUMNS]
+        lines.append([f"{work.row.name}, {_short(work.row.machine)}", *times])
+    yield from _table(["update", *COLUMNS.values()], lines)
+    ratios = [(work, ratio) for work in updates if (ratio := work.ratio("compiled", "eager"))]
+    for name in dict.fromkeys(work.row.name for work, ratio in ratios if ratio * GAIN > 1):
+        slow = [(work, ratio) for work, ratio in ratios if work.row.name == name]
+        taken = " and ".join(f"{ratio:.2f}" for _, ratio in slow)
+        shares = [100 / ratio for work, _ in slow if (ratio := work.ratio("eager", "floor"))]
+        text = (
+            f"**Compiling does not help the {name} update here**: compiled it takes {taken} of eager's time. Of that "
+            f"at least {min(shares):.0f} % are matrix products already, which no compiler makes faster."
+        )
+        yield fill(text, 119) + "\n"
+
+
 def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
-    yield f"## {rows[0].machine}\n"
+    yield f"## {_short(rows[0].machine)}\n"
     for threads, torch, python, commit, date in sorted(
         {(x.threads, x.torch, x.python, x.commit, x.date) for x in rows}, key=lambda run: run[::-1]
     ):
         many = "s" if threads > 1 else ""
         yield f"{threads} thread{many}, PyTorch {torch}, Python {python}, commit {commit}, {date}.\n"
-    yield from (f"![{figure.stem}]({figure.as_posix()})\n" for figure in figures)
-    yield "### Promises\n"
     promises = ([v.promise, v.measured.replace("\n", "<br>"), MARK[v.kept]] for v in verdicts(rows))
-    yield from _table(["promise", "measured", ""], promises)
+    yield _folded("What was aimed at, and what was reached", _table(["promise", "measured", ""], promises))
     for group, title in (("update", "One update"), ("returns", "A whole dataset"), ("extra", "Other shapes")):
-        yield from _section(title, [row for row in rows if row.group == group])
-    yield "### Every function, forward and backward\n"
-    yield from _grid_table([row for row in rows if row.group == "grid" and row.mode == MODES[1]])
-    yield "### Where we lose\n"
+        yield _folded(title, _section([row for row in rows if row.group == group]))
+    drawn = (_figure(path, rows[0].machine) for path in figures)
+    grid = _grid_table([row for row in rows if row.group == "grid" and row.mode == MODES[1]])
+    yield _folded("Every function, forward and backward", [*drawn, *grid])
     lost = losses(rows)
-    yield f"{len(lost)} pieces of work on which something else is faster than our fused or compiled variant.\n"
-    yield from _table(
-        ["work", "mode", "ours", "the fastest", "which is", "ours ÷ it"],
-        (
-            [f"`{x.row.name}` {x.row.shape}", x.row.mode, microseconds(x.ours), microseconds(x.best), x.winner,
-             f"{x.ours / x.best:.2f}"]
-            for x in lost
+    yield _folded(
+        f"Where we lose: {len(lost)} pieces of work on which something else is faster",
+        _table(
+            ["work", "ours", "the fastest", "which is", "ours ÷ it"],
+            (
+                [
+                    _work(x.row),
+                    microseconds(x.ours),
+                    microseconds(x.best),
+                    x.winner,
+                    f"{x.ours / x.best:.2f}",
+                ]
+                for x in lost
+            ),
         ),
-    )  # fmt: skip
-    yield "### Compiling\n"
-    yield "Seconds of the first call, with an empty cache and in a second process that finds it full.\n"
+    )
     warm = [row for row in rows if row.warm_s is not None and row.variant in OURS[1:]]
-    columns = ["function", "mode", "variant", "empty cache", "full cache"]
-    yield from _table(
-        columns, ([f"`{x.name}`", x.mode, x.variant, f"{x.first_s:.2f}", f"{x.warm_s:.2f}"] for x in warm)
+    lines = ([_work(x), x.variant, f"{x.first_s:.2f}", f"{x.warm_s:.2f}"] for x in warm)
+    yield _folded(
+        "Seconds of the first call, with an empty cache and in a second process that finds it full",
+        _table(["work", "variant", "empty cache", "full cache"], lines),
     )
     odd = sorted({(row.name, row.variant, row.status) for row in rows if row.status != "ok"})
     if odd:
-        yield "### Not measured\n"
-        yield from _table(["work", "variant", "why"], ([f"`{name}`", variant, why] for name, variant, why in odd))
+        lines = ([f"`{name}`", variant, why] for name, variant, why in odd)
+        yield _folded("Not measured", _table(["work", "variant", "why"], lines))
 
 
-def _section(title: str, rows: list[Measurement]) -> Iterator[str]:
+def _section(rows: list[Measurement]) -> Iterator[str]:
     """A line for each variant; nothing if nothing was measured."""
-    if not rows:
-        return
-    yield f"### {title}\n"
     lines = []
     for row in rows:
         times = floor = ""
@@ -98,17 +140,17 @@ def _section(title: str, rows: list[Measurement]) -> Iterator[str]:
             times = f"{microseconds(row.median_us)} ({microseconds(row.p20_us)}–{microseconds(row.p80_us)})"
             floor = f"{row.median_us / row.floor_us:.2f}" if row.floor_us else ""
         status = row.note if row.status == "ok" else row.status
-        work = [f"`{row.name}` {row.shape}", row.mode, row.variant]
-        lines.append([*work, times, floor, microseconds(row.peak_mb), status])
-    yield from _table(["work", "mode", "variant", "µs (p20–p80)", "÷ floor", "peak MB", ""], lines)
+        lines.append([_work(row), row.variant, times, floor, microseconds(row.peak_mb), status])
+    if lines:
+        yield from _table(["work", "variant", "µs (p20–p80)", "÷ floor", "peak MB", ""], lines)
 
 
 def _grid_table(rows: list[Measurement]) -> Iterator[str]:
     """A line for each function and size, with the geometric mean of the gain for each size above."""
-    works = {key: {row.variant: row for row in group} for key, group in groupby(rows, lambda row: row.key)}
+    variants_of = {key: {row.variant: row for row in group} for key, group in groupby(rows, lambda row: row.key)}
     gains: dict[int, list[float]] = {}
     lines = []
-    for variants in works.values():
+    for variants in variants_of.values():
         any_row = next(iter(variants.values()))
         times = {name: row.median_us for name, row in variants.items() if row.median_us is not None}
         if {"eager", "fused"} <= times.keys():
@@ -121,8 +163,121 @@ def _grid_table(rows: list[Measurement]) -> Iterator[str]:
     yield from _table(["function", *OURS[:3], "others", "floor"], lines)
 
 
+def _short(machine: str) -> str:
+    """A processor's name without what says nothing."""
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", machine).split())
+
+
+def _work(row: Measurement) -> str:
+    return f"`{row.name}` {row.shape}" + ("" if row.mode in (row.group, MODES[1]) else f", {row.mode}")
+
+
+def _figure(path: Path, machine: str) -> str:
+    subject = "One update" if "updates" in path.stem else "Eager over fused, for each function and size"
+    return f"![{subject}, {_short(machine)}]({path.as_posix()})\n"
+
+
+def _folded(title: str, lines: Iterable[str]) -> str:
+    """Shown when its title is clicked; nothing of nothing."""
+    text = "\n".join(lines)
+    return f'??? note "{title}"\n\n{indent(text, "    ")}\n' if text else ""
+
+
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
     yield "| " + " | ".join(header) + " |"
     yield "|" + " --- |" * len(header)
     yield from ("| " + " | ".join(line) + " |" for line in lines)
     yield ""
+
+
+INK = "#7a7f87"  # is read on white and on the dark page alike
+STYLE = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "benchmarks",
+}
+BLUE, GRAY, ORANGE = "#0072B2", "#999999", "#D55E00"
+
+
+def draw(rows: list[Measurement], folder: Path, prefix: str) -> list[Path]:
+    """Those of the figures that the rows have something for."""
+    figures: dict[str, Callable[[list[Measurement]], Figure | None]] = {"updates": _updates, "functions": _functions}
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with plt.rc_context(STYLE):
+        for name, figure_of in figures.items():
+            figure = figure_of([row for row in rows if row.median_us is not None])
+            if figure is not None:
+                path = folder / f"{prefix}{name}.svg"
+                figure.savefig(path, metadata={"Date": None}, transparent=True)
+                plt.close(figure)
+                paths.append(path)
+    return paths
+
+
+def _updates(rows: list[Measurement]) -> Figure | None:
+    """A panel for each algorithm and precision, the fastest variant on top, the matrix products as a line."""
+    updates = [row for row in rows if row.group == "update"]
+    if not updates:
+        return None
+    names, shapes = (list(dict.fromkeys(getattr(row, key) for row in updates)) for key in ("name", "shape"))
+    figure = plt.figure(figsize=(3.2 * len(names), 2.4 * len(shapes)), layout="constrained")
+    panels = figure.subplots(len(shapes), len(names), squeeze=False)
+    for axes, (shape, name) in zip(panels.flat, product(shapes, names), strict=True):
+        bars = [row for row in updates if (row.name, row.shape) == (name, shape)]
+        if not bars:
+            axes.set_axis_off()
+            continue
+        bars.sort(key=lambda row: -_milliseconds(row.median_us))
+        spread = [[_milliseconds(row.median_us) - _milliseconds(row.p20_us) for row in bars],
+                  [_milliseconds(row.p80_us) - _milliseconds(row.median_us) for row in bars]]  # fmt: skip
+        colors = [BLUE if row.variant in ("eager", "compiled") else GRAY for row in bars]
+        heights = [_milliseconds(row.median_us) for row in bars]
+        axes.barh(
+            [row.variant for row in bars],
+            heights,
+            xerr=spread,
+            color=colors,
+            error_kw={"linewidth": 0.8, "ecolor": INK},
+        )
+        axes.axvline(_milliseconds(bars[0].floor_us), color=ORANGE, linewidth=1, label="its matrix products alone")
+        axes.set(title=f"{name}, {shape}", xlabel="milliseconds for one update")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
+    return figure
+
+
+def _functions(rows: list[Measurement]) -> Figure | None:
+    """A cell for each function and size: eager over fused, forward and backward."""
+    times = {
+        (row.name, row.elements, row.variant): row.median_us
+        for row in rows
+        if row.group == "grid" and row.mode == MODES[1]
+    }
+    names = list(dict.fromkeys(name for name, _, variant in times if variant == "fused"))
+    sizes = sorted({elements for _, elements, variant in times if variant == "fused"})
+    if not names:
+        return None
+    figure = plt.figure(figsize=(1.8 + 0.75 * len(sizes), 0.8 + 0.19 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    cells = [[_ratio(times, name, size) for size in sizes] for name in names]
+    axes.imshow(cells, norm=LogNorm(0.5, 8), cmap="RdYlGn", aspect="auto")
+    for y, line in enumerate(cells):
+        for x, ratio in enumerate(line):
+            axes.text(x, y, f"{ratio:.1f}", ha="center", va="center", fontsize=7, color="black")
+    axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title="eager ÷ fused, forward and backward", xlabel="elements")
+    return figure
+
+
+def _ratio(times: dict[Any, float | None], name: str, size: int) -> float:
+    eager, fused = times.get((name, size, "eager")), times.get((name, size, "fused"))
+    return eager / fused if eager and fused else float("nan")
+
+
+def _milliseconds(value: float | None) -> float:
+    return (value or 0.0) / 1e3

@@ -1,15 +1,19 @@
-"""The promises about speed, each with the number that was measured."""
+"""The promises about speed, each with the number that was measured, and what the terminal shows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from statistics import geometric_mean
 from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.cases import CQL, CQL_SHAPES
 from benchmarks.measure import Measurement
 from benchmarks.networks import BATCH, TF32
-from benchmarks.variants import MODES, shape_text
+from benchmarks.timing import MODES, shape_text
 
 ELEMENTWISE = ("squared_loss", "huber_loss", "expectile_loss", "quantile_loss", "nll_loss", "sac_policy_loss")
 LARGE = 4_194_304
@@ -40,7 +44,7 @@ class Work(NamedTuple):
 
 def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
     """All promises, of the rows of one machine."""
-    works = _works(rows)
+    works = works_of(rows)
     device = works[0].row.device if works else "cpu"
     grid = [work for work in works if work.row.group == "grid" and work.row.mode == MODES[1]]
     found = [_no_slower(grid), _geometric_mean(grid), *_vocabulary(works), *_returns(works)]
@@ -64,7 +68,7 @@ class Loss(NamedTuple):
 def losses(rows: Iterable[Measurement]) -> list[Loss]:
     """Wherever another variant is faster than the fused or compiled one, the worst first."""
     found = []
-    for work in _works(rows):
+    for work in works_of(rows):
         ours = next((name for name in ("fused", "compiled") if name in work.times), None)
         others = {name: time for name, time in work.times.items() if name not in (ours, "floor")}
         if ours and others:
@@ -73,7 +77,8 @@ def losses(rows: Iterable[Measurement]) -> list[Loss]:
     return sorted((loss for loss in found if loss.best < loss.ours), key=lambda loss: loss.best / loss.ours)
 
 
-def _works(rows: Iterable[Measurement]) -> list[Work]:
+def works_of(rows: Iterable[Measurement]) -> list[Work]:
+    """The pieces of work that the rows are about."""
     works: dict[tuple[str, ...], Work] = {}
     for row in rows:
         work = works.setdefault(row.key, Work(row, {} if row.floor_us is None else {"floor": row.floor_us}))
@@ -177,3 +182,54 @@ def _find(
         if work.row.name == name and mode in (None, work.row.mode) and shape in (None, work.row.shape):
             return work.ratio
     return lambda slow, fast: None
+
+
+OURS = ("eager", "compile", "fused")
+TITLES = {
+    "grid": "functions",
+    "extra": "functions, other shapes",
+    "returns": "a whole dataset",
+    "update": "updates",
+    "startup": "starting",
+}
+MARK = {True: "[green]kept[/]", False: "[red]missed[/]", None: "[dim]not measured[/]"}
+
+
+def show_rows(rows: list[Measurement], console: Console) -> None:
+    """One table for each group, times in microseconds; with the compiler's first calls where they were long."""
+    for group, members in groupby(rows, lambda row: row.group):
+        fast = "compiled" if group == "update" else "fused"
+        table = Table(
+            "work", "mode", *OURS[:2], fast, "others", "floor", "MB", "first call, s", title=f"{TITLES[group]} (µs)"
+        )
+        for (_, name, shape, mode), variants in groupby(members, lambda row: row.key):
+            table.add_row(f"{name} {shape}", mode, *_cells({row.variant: row for row in variants}))
+        console.print(table)
+
+
+def show_verdicts(verdicts: list[Verdict], console: Console) -> None:
+    table = Table("promise", "measured", "", title="promises")
+    for verdict in verdicts:
+        table.add_row(verdict.promise, verdict.measured, MARK[verdict.kept])
+    console.print(table)
+
+
+def microseconds(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cells(variants: dict[str, Measurement]) -> list[str]:
+    ours = ["compiled" if name == "fused" and "compiled" in variants else name for name in OURS]
+    mine = [_figure(variants[name]) if name in variants else "" for name in ours]
+    others = [f"{name} {_figure(row)}" for name, row in variants.items() if name not in ours]
+    any_row = next(iter(variants.values()))
+    memory = " ".join(microseconds(variants[name].peak_mb) for name in ours if name in variants)
+    first = " ".join(f"{row.first_s:.1f}" for row in variants.values() if (row.first_s or 0) > 0.5)
+    return [*mine, "\n".join(others), microseconds(any_row.floor_us), memory, first]
+
+
+def _figure(row: Measurement) -> str:
+    return microseconds(row.median_us) if row.status == "ok" else f"[red]{row.status}[/]"

@@ -1,4 +1,4 @@
-"""Samples of all variants of one piece of work in turn, so that a slow minute of the machine slows each of them."""
+"""One way to do a piece of work, the least that it can take, and samples of all ways in turn."""
 
 from __future__ import annotations
 
@@ -7,17 +7,138 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from ledger import leaves
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.variants import Run, Variant
+Run: TypeAlias = Callable[[], Any]
+Maker: TypeAlias = "Callable[[], Variant]"
+Variants: TypeAlias = "dict[str, Maker]"
+
+MODES = ("forward", "forward+backward")
+TOLERANCE = 1e-4
+PATIENCE = 30.0  # for plain torch.compile, to which a recurrence with symbolic sizes is minutes of work
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`run` does the work once and returns what it computed."""
+
+    run: Run
+    work: float = 1.0  # the share of the whole that a run does; its time is divided by it
+    tolerance: float | None = (
+        TOLERANCE  # of its results, against the first variant's; None: there is nothing to compare
+    )
+    note: str = ""
+    calls: int = 1  # before it is ready; the last of them is compared
+    patience: float | None = None  # seconds for these calls, which may have to compile
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A piece of work and the variants that do it, the first being the reference; to make one may raise ImportError."""
+
+    group: str
+    name: str
+    shape: str
+    mode: str
+    elements: int
+    variants: Callable[[torch.device], Variants]
+    precision: str = "highest"  # of products of float32, in the words of PyTorch
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape} {self.mode}"
+
+
+def run_of(function: Callable[..., Any], arguments: Mapping[str, Any], mode: str) -> Run:
+    """A call that computes the results and, for forward+backward, the gradient of whatever requires one."""
+    if mode == "forward":
+        return lambda: leaves(function(**arguments))
+    inputs = [value for value in arguments.values() if isinstance(value, Tensor) and value.requires_grad]
+    factors: list[Tensor | None] = []
+
+    def run() -> list[Tensor | None]:
+        results = [leaf for leaf in leaves(function(**arguments)) if leaf.requires_grad]
+        if not factors:  # made in the first call, which is the one that compiles
+            factors.extend(cotangents(results))
+        return [*results, *torch.autograd.grad(results, inputs, factors, allow_unused=True)]
+
+    return run
+
+
+def maker(function: Callable[..., Any], arguments: Mapping[str, Any], mode: str, **fields: Any) -> Maker:
+    """The variant that calls this function."""
+    return lambda: Variant(run_of(function, arguments, mode), **fields)
+
+
+def cotangents(results: Sequence[Tensor]) -> list[Tensor | None]:
+    """One fixed factor for each element of a result; a number needs none."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(x.shape, generator=generator).to(x.device) if x.ndim else None for x in results]
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What one line around a function gives its user."""
+    return torch.compile(function, dynamic=True)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(str(side) for side in shape) + "]"
+
+
+Product: TypeAlias = tuple[int, int, int]  # [m, k] times [k, n]
+
+
+def clone_floor(tensor: Tensor) -> Variant:
+    """Reads and writes as many bytes as the first input has."""
+    return Variant(tensor.detach().clone, tolerance=None)
+
+
+def product_floor(products: list[Product], device: torch.device) -> Variant:
+    """The matrix products alone, into memory that is there already; on a card one CUDA graph of them."""
+    operands = [
+        (torch.randn(m, k, device=device), torch.randn(k, n, device=device), torch.empty(m, n, device=device))
+        for m, k, n in products
+    ]
+
+    def run() -> None:
+        for left, right, out in operands:
+            torch.mm(left, right, out=out)
+
+    if device.type == "cpu":
+        return Variant(run, tolerance=None)
+    run()  # what a first product prepares cannot be recorded
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+
+    def replay() -> int:
+        graph.replay()
+        return len(operands)  # which the graph reads and writes, and does not hold
+
+    return Variant(replay, tolerance=None)
+
+
+def passes(rows: int, widths: tuple[int, ...], *, weights: bool = False, inputs: bool = False) -> Iterator[Product]:
+    """Products of one network: forward, and backward to its weights, to its input, to both or to neither."""
+    layers = list(pairwise(widths))
+    yield from ((rows, into, out) for into, out in layers)
+    for layer, (into, out) in enumerate(layers):
+        if weights:
+            yield out, rows, into
+        if inputs or (weights and layer > 0):
+            yield rows, out, into
+
 
 BUDGET = 0.6  # seconds for all samples of one piece of work; more if the fewest rounds take longer
 BLOCK = {"cpu": 1e-3, "cuda": 3e-3}  # seconds of one sample at least: many calls of a short function

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import offline_losses as ol
-from benchmarks import corl, networks, peers_updates
-from benchmarks.floors import Product, passes, product_floor
+from benchmarks import corl, networks, peers
 from benchmarks.networks import (
     ACTIONS,
     BATCH,
@@ -30,7 +29,7 @@ from benchmarks.networks import (
     Networks,
     fixed_batch,
 )
-from benchmarks.variants import Maker, Variant, Variants, Workload
+from benchmarks.timing import Maker, Product, Variant, Variants, Workload, passes, product_floor
 from offline_losses import compile_update
 
 Metrics: TypeAlias = dict[str, Tensor]
@@ -55,7 +54,7 @@ def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Wor
             makers = {"eager": ours, "compiled": lambda device: compile_update(ours(device)), "corl": usual}
             made = {key: _maker(make, device, tolerance) for key, make in makers.items()}
             if with_packages:
-                made |= peers_updates.of_update(name, device, tolerance)
+                made |= peers.of_update(name, device, tolerance)
             return made | {"floor": lambda: product_floor(products(name), device)}
 
         yield Workload("update", name, shape, "update", BATCH, variants, precision)

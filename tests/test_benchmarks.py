@@ -18,10 +18,19 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_losses
-from benchmarks import cases, peers_updates, returns, summary, updates
+from benchmarks import cases, peers, summary, updates
 from benchmarks.measure import Bench, Measurement, merged, read_csv, write_csv
-from benchmarks.timing import OutOfPatience, agree, first_calls, interleave, peak_bytes
-from benchmarks.variants import MODES, Variant, Workload, run_of
+from benchmarks.timing import (
+    MODES,
+    OutOfPatience,
+    Variant,
+    Workload,
+    agree,
+    first_calls,
+    interleave,
+    peak_bytes,
+    run_of,
+)
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -158,12 +167,12 @@ def test_the_usual_style_has_the_same_losses(work: Workload) -> None:
 
 def test_the_loops_compute_what_the_functions_do() -> None:
     """Which the timing cannot check: it hands them a part of the data."""
-    reward, done = returns.episodes(20_000, CPU)
+    reward, done = cases.episodes(20_000, CPU)
     arrays = reward.numpy(), done.numpy()
-    expected = offline_losses.discounted_return(reward, done, discount=returns.DISCOUNT)
-    torch.testing.assert_close(torch.from_numpy(returns.loop_returns(*arrays)), expected, rtol=1e-4, atol=1e-4)
-    kept = offline_losses.return_filter(reward, done, fraction=returns.FRACTION)
-    assert torch.equal(torch.from_numpy(returns.loop_filter(*arrays)), kept)
+    expected = offline_losses.discounted_return(reward, done, discount=cases.DISCOUNT)
+    torch.testing.assert_close(torch.from_numpy(cases.loop_returns(*arrays)), expected, rtol=1e-4, atol=1e-4)
+    kept = offline_losses.return_filter(reward, done, fraction=cases.FRACTION)
+    assert torch.equal(torch.from_numpy(cases.loop_filter(*arrays)), kept)
 
 
 def row(variant: str, median: float, **fields: Any) -> Measurement:
@@ -208,7 +217,7 @@ def test_a_card_has_promises_of_its_own(rows: list[Measurement]) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_jitted_update_runs_where_ours_does(device: str) -> None:
     """JAX is asked for on a card too."""
-    found = {name: peers_updates.of_update(name, torch.device(device), 0.1) for name in ("IQL", "CQL", "TD3+BC")}
+    found = {name: peers.of_update(name, torch.device(device), 0.1) for name in ("IQL", "CQL", "TD3+BC")}
     assert [name for name, peers in found.items() if "jax" in peers] == ["IQL", "TD3+BC"]
 
 
@@ -235,9 +244,23 @@ def test_the_page_is_made_of_the_files(rows: list[Measurement], tmp_path: Path) 
     write_csv(rows, tmp_path / "results" / "a-machine.csv")
     text = report.write_report(tmp_path / "results", tmp_path).read_text()
     assert "## A Machine" in text
-    assert "| `IQL` batch 256 | update | 800 | 750 | jax | 1.07 |" in text
+    assert "| `IQL` batch 256 | 800 | 750 | jax | 1.07 |" in text
+    assert "| IQL, A Machine |  | 0.9 | 0.8 | 0.8 | 0.7 |" in text
+    assert "**Compiling does not help" not in text
     assert "skipped: not installed" in text
     assert (tmp_path / "benchmarks" / "a-machine-updates.svg").exists()
+
+
+def test_an_update_that_compiling_does_not_help_is_told(rows: list[Measurement], tmp_path: Path) -> None:
+    """With the share of its time that is matrix products."""
+    pytest.importorskip("matplotlib")
+    from benchmarks import report
+
+    slow = [row("eager", 1000.0, name="CQL"), row("compiled", 990.0, name="CQL")]
+    write_csv([*rows, *slow], tmp_path / "results" / "a-machine.csv")
+    text = " ".join(report.write_report(tmp_path / "results", tmp_path).read_text().split())
+    assert "**Compiling does not help the CQL update here**: compiled it takes 0.99 of eager's time" in text
+    assert "at least 70 % are matrix products" in text
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
