@@ -225,9 +225,9 @@ def _updates(rows: list[Measurement]) -> Figure | None:
     if not updates:
         return None
     names, shapes = (list(dict.fromkeys(getattr(row, key) for row in updates)) for key in ("name", "shape"))
-    figure = plt.figure(figsize=(3.2 * len(names), 2.4 * len(shapes)), layout="constrained")
-    panels = figure.subplots(len(shapes), len(names), squeeze=False)
-    for axes, (shape, name) in zip(panels.flat, product(shapes, names), strict=True):
+    figure = plt.figure(figsize=(4.4 * len(shapes), 1.7 * len(names)), layout="constrained")  # narrow, for a phone
+    panels = figure.subplots(len(names), len(shapes), squeeze=False)
+    for axes, (name, shape) in zip(panels.flat, product(names, shapes), strict=True):
         bars = [row for row in updates if (row.name, row.shape) == (name, shape)]
         if not bars:
             axes.set_axis_off()
@@ -245,7 +245,7 @@ def _updates(rows: list[Measurement]) -> Figure | None:
             error_kw={"linewidth": 0.8, "ecolor": INK},
         )
         axes.axvline(_milliseconds(bars[0].floor_us), color=ORANGE, linewidth=1, label="its matrix products alone")
-        axes.set(title=f"{name}, {shape}", xlabel="milliseconds for one update")
+        axes.set(title=f"{name}, {shape}: milliseconds for one update")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center")
     return figure
 
