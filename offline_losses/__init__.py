@@ -9,6 +9,7 @@ from offline_losses.conservative import (
     cql_max_penalty,
 )
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob
+from offline_losses.ends import check_ends
 from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, polyak_update_
 from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
 from offline_losses.filters import (
@@ -40,6 +41,7 @@ __all__ = [
     "awr_weights",
     "bellman_target",
     "calibrated_value",
+    "check_ends",
     "compile_update",
     "cql_lagrange_losses",
     "cql_logsumexp_penalty",

@@ -7,7 +7,7 @@ are unweighted: multiply by α yourself, or let `cql_lagrange_losses` find it.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from offline_losses._core.checks import (
     check_knob,
     check_option,
     check_prediction,
+    check_rows,
     check_shape,
     check_tail,
 )
+from offline_losses._core.public import public
 from offline_losses._core.reduce import promoted, reduce, scalar, select, upcast
 from offline_losses.entropic import soft_value
 
@@ -34,6 +36,7 @@ class CQLLagrangeLosses(NamedTuple):
     dual: Tensor
 
 
+@public
 def cql_logsumexp_penalty(
     q_candidates: Tensor,
     q_data: Tensor,
@@ -59,7 +62,8 @@ def cql_logsumexp_penalty(
         log_density: shape of q_candidates, or without the critic axis, logarithm of the density of each candidate.
             Detach the policy's unless its gradient is wanted.
         temperature: $T$, units of return; positive.
-        mask: bool, shape of q_data, or without the critic axis; True where the sample exists.
+        mask: bool, shape of q_data (of log_density without its last axis also, if that has no critics); True where the
+            sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
 
@@ -86,10 +90,8 @@ def cql_logsumexp_penalty(
         equation 4 and appendix F. Temperature, density and log N are where others differ: see
         [Lineage](../lineage/conservative.md#cql_logsumexp_penalty).
     """
-    _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, mask, weight, reduction)
+    _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, log_density, mask, weight, reduction)
     check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
-    if log_density is not None:
-        check_prediction("cql_logsumexp_penalty", q_candidates=q_candidates, log_density=log_density)
     rows = None if mask is None else mask.unsqueeze(-1)
     q = select(rows, upcast(q_candidates))
     density = None if log_density is None else select(rows, upcast(log_density).expand(q.shape))
@@ -97,6 +99,7 @@ def cql_logsumexp_penalty(
     return reduce(_gap(q, value, select(mask, upcast(q_data))), mask, weight, reduction)
 
 
+@public
 def cql_max_penalty(
     q_candidates: Tensor,
     q_data: Tensor,
@@ -114,8 +117,8 @@ def cql_max_penalty(
     Args:
         q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the candidates; −∞ for one that does not exist.
         q_data: the candidates' shape without the last axis, values of the data's actions.
-        mask: bool, shape of q_data, or without the critic axis; True where the sample exists.
-        weight: importance, likewise; multiplies and never enters the denominator.
+        mask: bool, shape of q_data; True where the sample exists.
+        weight: importance, shape of q_data; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
 
     Returns:
@@ -139,12 +142,13 @@ def cql_max_penalty(
         Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, equation 3 without a
         regularizer on μ.
     """
-    _check_penalty("cql_max_penalty", q_candidates, q_data, mask, weight, reduction)
+    _check_penalty("cql_max_penalty", q_candidates, q_data, None, mask, weight, reduction)
     rows = None if mask is None else mask.unsqueeze(-1)
     q = select(rows, upcast(q_candidates))
     return reduce(_gap(q, q.amax(-1), select(mask, upcast(q_data))), mask, weight, reduction)
 
 
+@public
 def cql_lagrange_losses(
     gap: Tensor,
     log_multiplier: Tensor,
@@ -172,9 +176,10 @@ def cql_lagrange_losses(
         threshold: $\tau$, the gap that is tolerated.
         penalty_weight: $w$, positive.
         threshold_on: `"weighted_gap"` or `"gap"`.
-        max_multiplier: $\alpha'_{\max}$, positive; a clipped multiplier still receives its gradient and can come down.
-        mask: bool, shape of gap, or without the critic axis; True where the sample exists.
-        weight: importance, likewise; multiplies and never enters the denominator.
+        max_multiplier: $\alpha'_{\max}$, positive, infinity for no bound; a clipped multiplier still receives its
+            gradient and can come down.
+        mask: bool, shape of gap; True where the sample exists.
+        weight: importance, shape of gap; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
 
     Returns:
@@ -199,14 +204,15 @@ def cql_lagrange_losses(
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
     check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)
-    check_tail("cql_lagrange_losses", gap.shape, gap.shape[1:], mask, weight, reduction)
+    check_tail("cql_lagrange_losses", gap.shape, gap.shape, mask, weight, reduction)
     check_knob("cql_lagrange_losses", "threshold", threshold, -math.inf)
     check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0)
-    check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0)
+    check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0, bounds="(]")
     check_option("cql_lagrange_losses", "threshold_on", threshold_on, ("weighted_gap", "gap"))
     log_alpha = upcast(log_multiplier)
-    clipped = torch.minimum(log_alpha, scalar(max_multiplier, log_alpha).log())
-    multiplier = (log_alpha + (clipped - log_alpha).detach()).exp()  # straight-through: the clip keeps the gradient
+    bound = scalar(max_multiplier, log_alpha).log()
+    beyond = torch.where(log_alpha > bound, log_alpha - bound, 0.0).detach()
+    multiplier = (log_alpha - beyond).exp()  # straight-through: the clip keeps the gradient
     difference = select(mask, upcast(gap))
     if threshold_on == "weighted_gap":
         excess = penalty_weight * difference - threshold
@@ -218,6 +224,7 @@ def cql_lagrange_losses(
     )
 
 
+@public
 def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
     r"""Q of policy actions, never below the value of a reference policy: stops CQL from pushing values under it.
 
@@ -261,15 +268,12 @@ def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:
     return torch.where(q.detach().amax(-1) != -torch.inf, value - q_data, 0.0)
 
 
-def _check_penalty(
-    function: str,
-    q_candidates: Tensor,
-    q_data: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    reduction: Reduction,
-) -> None:
+def _check_penalty(function: str, q_candidates: Tensor, q_data: Tensor, log_density: Tensor | None, *tail: Any) -> None:
     check_float(function, q_candidates=q_candidates, q_data=q_data)
     check_axis(function, "q_candidates", q_candidates, "candidate")
-    check_shape(function, "q_candidates without its last axis", q_candidates.shape[:-1], q_data=q_data)
-    check_tail(function, q_data.shape, q_data.shape[1:], mask, weight, reduction)
+    check_rows(function, q_candidates=q_candidates, q_data=q_data)
+    if log_density is not None:
+        check_prediction(function, q_candidates=q_candidates, log_density=log_density)
+    # Only a density without critics tells a leading axis of critics from one of samples.
+    batch = q_data.shape if log_density is None else log_density.shape[:-1]
+    check_tail(function, q_data.shape, batch, *tail)

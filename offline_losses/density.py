@@ -22,9 +22,11 @@ from offline_losses._core.checks import (
     describe,
     present,
 )
-from offline_losses._core.reduce import promoted, scalar, upcast
+from offline_losses._core.public import public
+from offline_losses._core.reduce import in_double, scalar, summed, upcast
 
 
+@public
 def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
     r"""Log-density of an action under a diagonal Gaussian policy, summed over the action's dimensions.
 
@@ -37,7 +39,7 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
         action: `[*batch, A]`.
 
     Returns:
-        `[*batch]`, in the input's dtype.
+        `[*batch]`, float32 or wider.
 
     Gradient:
         `mean`, `log_std`, `action`.
@@ -56,9 +58,10 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
         Learning 8, 1992, section 6 (REINFORCE with Gaussian units).
     """
     _check_gaussian("gaussian_log_prob", mean, log_std, action=action)
-    return _gaussian(mean, log_std, upcast(action)).to(promoted(mean, log_std, action))
+    return _gaussian(mean, log_std, upcast(action)).to(summed(mean, log_std, action))
 
 
+@public
 def tanh_gaussian_log_prob(
     mean: Tensor,
     log_std: Tensor,
@@ -83,7 +86,7 @@ def tanh_gaussian_log_prob(
         margin: how far inside ±1 an `action` is kept, in (0, 1).
 
     Returns:
-        `[*batch]`, density with respect to the squashed action, in the input's dtype.
+        `[*batch]`, density with respect to the squashed action, float32 or wider.
 
     Gradient:
         `mean`, `log_std`, and `action` (none beyond the margin) or `pre_tanh`.
@@ -111,14 +114,17 @@ def tanh_gaussian_log_prob(
     check_knob("tanh_gaussian_log_prob", "margin", margin, 0.0, 1.0)
     _check_gaussian("tanh_gaussian_log_prob", mean, log_std, **present(action=action, pre_tanh=pre_tanh))
     if pre_tanh is not None:
-        x, dtype = upcast(pre_tanh), promoted(mean, log_std, pre_tanh)
+        x, dtype = upcast(pre_tanh), summed(mean, log_std, pre_tanh)
         log_slope = 2 * (math.log(2) - x - softplus(-2 * x))
     else:
         assert action is not None
-        inside = upcast(action)
-        limit = scalar(1 - margin, inside)
-        inside, dtype = torch.maximum(torch.minimum(inside, limit), -limit), promoted(mean, log_std, action)
-        above, below = torch.log1p(inside), torch.log1p(-inside)  # the same slope, 1 - a^2, and half of atanh's work
+        a = upcast(action)
+        limit = torch.minimum(scalar(1 - margin, a), scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
+        inside, dtype = torch.maximum(torch.minimum(a, limit), -limit), summed(mean, log_std, action)
+        # The same slope, 1 - a^2, and half of atanh's work; at the border the margin itself, which 1 - margin rounds.
+        least = (margin if isinstance(margin, Tensor) else in_double(margin, a.device)).log().to(a.dtype)
+        above = torch.where(a <= -limit, least, torch.log1p(inside))
+        below = torch.where(a >= limit, least, torch.log1p(-inside))
         x, log_slope = (above - below) / 2, above + below
     return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
 

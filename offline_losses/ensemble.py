@@ -6,15 +6,18 @@ a slow copy keeps the target still while the critic moves. An ensemble is an axi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from offline_losses._core.checks import Knob, check_float, check_knob, describe
+from offline_losses._core.public import public
 from offline_losses._core.reduce import upcast
 
 
+@public
 def ensemble_min(q: Tensor) -> Tensor:
     r"""Smallest of the critics: a pessimistic value (clipped double Q-learning for two, SAC-N for N).
 
@@ -46,6 +49,7 @@ def ensemble_min(q: Tensor) -> Tensor:
     return q.amin(0)
 
 
+@public
 def ensemble_mean(q: Tensor) -> Tensor:
     r"""Average of the critics: the least noisy value, with no pessimism.
 
@@ -55,7 +59,7 @@ def ensemble_mean(q: Tensor) -> Tensor:
         q: `[E, *batch]`, critics first.
 
     Returns:
-        `[*batch]`, in the input's dtype.
+        `[*batch]`, float32 or wider.
 
     Gradient:
         `q`.
@@ -74,9 +78,10 @@ def ensemble_mean(q: Tensor) -> Tensor:
         step).
     """
     _check_critics("ensemble_mean", q)
-    return upcast(q).mean(0).to(q.dtype)
+    return upcast(q).mean(0)
 
 
+@public
 def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
     r"""Between the smallest and the largest critic: λ = 1 is the minimum, λ = 0 the maximum.
 
@@ -112,6 +117,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
 
 
 @torch.no_grad()
+@public
 def polyak_update_(
     target: nn.Module | Iterable[Tensor], online: nn.Module | Iterable[Tensor], *, polyak: Knob = 0.005
 ) -> None:
@@ -119,12 +125,15 @@ def polyak_update_(
 
     $$\bar\theta \leftarrow \bar\theta + \rho\,(\theta - \bar\theta)$$
 
-    Parameters and floating-point buffers (running statistics) are averaged, other buffers (counters) are copied.
+    Parameters and floating-point buffers (running statistics) are averaged, other buffers (counters) are copied. Keep
+    the copy of a bfloat16 network in float32, `copy.deepcopy(online).float()`: in 16 bits most steps are rounded away
+    and the copy stops on the way, of which a warning tells.
 
     Args:
         target: the slow copy: a module, or tensors.
         online: the network that is trained: a module of the same structure, or tensors of the same shapes.
-        polyak: $\rho$ in [0, 1]; 0 leaves the target as it is, 1 copies the online network exactly.
+        polyak: $\rho$ in [0, 1]; 0 leaves the target as it is, 1 copies the online network exactly. Where the share
+            that is *kept* is called polyak (0.995, say), pass one minus it: 0.995 here forgets the copy in one step.
 
     Returns:
         None; `target` is changed.
@@ -155,12 +164,28 @@ def polyak_update_(
         )
     pairs = [pair for pair in zip(targets, onlines, strict=True) if pair[0].is_floating_point()]
     if pairs:
-        slow, fast = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        slow, fast = [pair[0] for pair in pairs], [pair[1].to(pair[0].dtype) for pair in pairs]
+        if not torch.compiler.is_compiling():
+            _warn_of_standstill(slow, polyak)
         weight = [polyak.to(tensor) for tensor in slow] if isinstance(polyak, Tensor) else polyak
         torch._foreach_lerp_(slow, fast, weight)  # exact at both ends, and where the two are equal
     for slow_buffer, fast_buffer in zip(targets, onlines, strict=True):
         if not slow_buffer.is_floating_point():
             slow_buffer.copy_(fast_buffer)
+
+
+def _warn_of_standstill(slow: list[Tensor], polyak: Knob) -> None:
+    """Say that a copy in 16 bits stays more than a hundredth of its size away from what it follows."""
+    if isinstance(polyak, Tensor) or polyak == 0:
+        return
+    for dtype in {x.dtype for x in slow} & {torch.bfloat16, torch.float16}:
+        if torch.finfo(dtype).eps / 2 > polyak / 100:
+            warnings.warn(
+                f"polyak_update_: target: expected float32 parameters, got {dtype}, in which a step of {polyak:g} of "
+                f"the distance is rounded away: the copy stops far from online. Make it with "
+                f"copy.deepcopy(online).float().",
+                stacklevel=5,  # the caller's line, behind both decorators
+            )
 
 
 def _tensors(argument: str, source: nn.Module | Iterable[Tensor]) -> list[Tensor]:

@@ -24,9 +24,11 @@ from offline_losses._core.checks import (
     check_prediction,
     present,
 )
-from offline_losses._core.reduce import keep, promoted, upcast
+from offline_losses._core.public import public
+from offline_losses._core.reduce import keep, promoted, summed, upcast
 
 
+@public
 def soft_value(
     q: Tensor, *, log_density: Tensor | None = None, temperature: Knob = 1.0, mask: Tensor | None = None
 ) -> Tensor:
@@ -47,7 +49,7 @@ def soft_value(
         mask: bool `[*batch, N]`, True where the candidate exists; only these count in $N$.
 
     Returns:
-        `[*batch]`, in the input's dtype; 0 for a row without candidates.
+        `[*batch]`, float32 or wider; 0 for a row without candidates.
 
     Gradient:
         `q` (the softmax weights), `log_density` (minus T times them), `temperature` if it is a tensor.
@@ -66,15 +68,15 @@ def soft_value(
         arXiv:1702.08165, equations 5 and 10. Seven public implementations divide the density by the temperature: see
         [Lineage](../lineage/entropic.md#soft_value).
     """
-    logits, top, _, row = _logits("soft_value", q, log_density, temperature, mask)
-    log_sum = keep(logits.exp().sum(-1)).log() + top.squeeze(-1)
+    scaled, counts, best, row = _scaled("soft_value", q, log_density, temperature, mask)
+    log_sum = _normalizer(_exponentials(scaled, counts), row).log()
     if log_density is not None:
         log_sum = log_sum - (math.log(q.shape[-1]) if mask is None else mask.sum(-1).clamp(min=1).to(log_sum).log())
-    return torch.where(row, temperature * log_sum, 0.0).to(
-        promoted(q) if log_density is None else promoted(q, log_density)
-    )
+    value = torch.where(row, best + temperature * log_sum, 0.0)
+    return value.to(summed(q) if log_density is None else summed(q, log_density))
 
 
+@public
 def softmax_weights(
     q: Tensor, *, log_density: Tensor | None = None, temperature: Knob = 1.0, mask: Tensor | None = None
 ) -> Tensor:
@@ -107,12 +109,13 @@ def softmax_weights(
         Haarnoja, Tang, Abbeel and Levine, arXiv:1702.08165, equation 6 (the energy-based policy of soft
         Q-learning, a Boltzmann distribution).
     """
-    logits, _, exists, _ = _logits("softmax_weights", q, log_density, temperature, mask)
-    e = logits.detach().exp()
-    weights = torch.where(exists, e / e.sum(-1, keepdim=True), 0.0)
+    scaled, counts, _, row = _scaled("softmax_weights", q, log_density, temperature, mask)
+    e = _exponentials(scaled.detach(), counts)
+    weights = e / _normalizer(e, row).unsqueeze(-1)
     return weights.to(promoted(q) if log_density is None else promoted(q, log_density))
 
 
+@public
 def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None = None) -> Tensor:
     r"""Entropy, in nats, of the distribution that attains the soft maximum; 0 if one candidate dominates.
 
@@ -124,7 +127,7 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
         mask: bool `[*batch, N]`, True where the candidate exists.
 
     Returns:
-        `[*batch]`, in the input's dtype; 0 for a row without candidates.
+        `[*batch]`, float32 or wider; 0 for a row without candidates.
 
     Gradient:
         `q`, and `temperature` if it is a tensor.
@@ -141,29 +144,42 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
     Reference:
         Shannon, A Mathematical Theory of Communication, Bell System Technical Journal 27, 1948, section 6.
     """
-    logits, _, exists, row = _logits("softmax_entropy", q, None, temperature, mask)
-    e, surprise = logits.exp(), torch.where(exists, -logits, 0.0)  # 0 log 0 = 0
-    total = keep(e.sum(-1))
-    return torch.where(row, total.log() + keep((e * surprise).sum(-1)) / total, 0.0).to(q.dtype)
+    scaled, counts, _, row = _scaled("softmax_entropy", q, None, temperature, mask)
+    e = _exponentials(scaled, counts)
+    normalizer = _normalizer(e, row)
+    mean = keep((e * scaled).sum(-1)) / normalizer
+    return (normalizer.log() - mean).to(summed(q))
 
 
-def _logits(
+def _scaled(
     function: str, q: Tensor, log_density: Tensor | None, temperature: Knob, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q/T − log μ less its largest value, that value `[*batch, 1]`, which candidates exist, and which rows have any.
+    """q/T − log μ less the best candidate's, which candidates count, T times that of the best, which rows have any.
 
-    A missing candidate has −∞. A row of them alone would give NaN gradients: it keeps zeros, and the caller drops it.
+    The best is subtracted before the division, which a small temperature would carry beyond the largest float. What is
+    so far below it that its exponential is zero does not count and is 0 here: zero times infinity would be NaN.
     """
     check_candidates(function, "q", q, log_density, temperature)
     check_flags(function, q.shape, **present(mask=mask))
-    exists = q != -torch.inf if mask is None else mask & (q != -torch.inf)
-    logits = torch.where(exists, upcast(q), 0.0) / temperature
+    value = upcast(q) if mask is None else torch.where(mask, upcast(q), -torch.inf)
     if log_density is not None:
-        logits = logits - torch.where(exists, upcast(log_density), 0.0)
-    top = keep(torch.where(exists, logits.detach(), -torch.inf).amax(-1, keepdim=True))
-    row = top != -torch.inf
-    top = torch.where(top.isinf(), 0.0, top)
-    return torch.where(exists | ~row, logits - top, -torch.inf), top, exists, row.squeeze(-1)
+        value = value - temperature * torch.where(value == -torch.inf, 0.0, upcast(log_density))
+    best = keep(value.detach().amax(-1, keepdim=True))
+    row = best != -torch.inf
+    best = torch.where(best.isinf(), 0.0, best)
+    below = value - best
+    limits = torch.finfo(below.dtype)
+    counts = below > (math.log(limits.smallest_normal) + math.log(limits.eps) - 1) * temperature
+    return torch.where(counts, below, 0.0) / temperature, counts, best.squeeze(-1), row.squeeze(-1)
+
+
+def _exponentials(scaled: Tensor, counts: Tensor) -> Tensor:
+    return torch.where(counts, scaled.exp(), 0.0)
+
+
+def _normalizer(e: Tensor, row: Tensor) -> Tensor:
+    """The sum of the exponentials; one for a row without candidates, since the logarithm of zero has no gradient."""
+    return torch.where(row, keep(e.sum(-1)), 1.0)
 
 
 def check_candidates(function: str, argument: str, q: Tensor, log_density: Tensor | None, temperature: Knob) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from offline_losses._core.checks import (
     Knob,
     check_axis,
+    check_few_axes,
     check_flags,
     check_float,
     check_knob,
@@ -24,7 +25,8 @@ from offline_losses._core.checks import (
     present,
 )
 from offline_losses._core.episodes import best_episodes, episode_total, first_total, sequence_start
-from offline_losses._core.reduce import keep, promoted, scalar, select, total, upcast
+from offline_losses._core.public import public
+from offline_losses._core.reduce import keep, promoted, scalar, select, summed, total, upcast
 
 
 class ObservationStatistics(NamedTuple):
@@ -34,6 +36,7 @@ class ObservationStatistics(NamedTuple):
     std: Tensor
 
 
+@public
 def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Tensor:
     r"""Return of the whole episode, written on each of its steps: a column to filter, weight or condition by.
 
@@ -43,10 +46,11 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
     Args:
         reward: `[*batch, T]`.
         done: bool `[*batch, T]`, True on the last step of an episode.
-        discount: $\gamma$ in [0, 1], counted from the episode's first step.
+        discount: $\gamma$ in [0, 1], counted from the episode's first step, or a tensor `[*batch, T]` of one for each
+            step, whose products take the place of the powers.
 
     Returns:
-        `[*batch, T]`, in the input's dtype.
+        `[*batch, T]`, float32 or wider.
 
     Gradient:
         `reward`, and `discount` if it is a tensor.
@@ -65,9 +69,10 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         a trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
-    return episode_total(reward, done, discount).to(reward.dtype)
+    return episode_total(reward, done, discount).to(summed(reward))
 
 
+@public
 def return_filter(
     reward: Tensor, done: Tensor, *, fraction: Knob, discount: Knob = 1.0, by: Literal["episodes", "steps"] = "episodes"
 ) -> Tensor:
@@ -108,6 +113,7 @@ def return_filter(
         Others count episodes, and split them by other rules: see [Lineage](../lineage/filters.md#return_filter).
     """
     check_sequence("return_filter", discount, {"reward": reward}, done=done)
+    check_knob("return_filter", "discount", discount, 0.0, 1.0, "[]")
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
     check_axis("return_filter", "reward", reward.flatten(), "step")
     check_option("return_filter", "by", by, ("episodes", "steps"))
@@ -116,6 +122,7 @@ def return_filter(
     return best_episodes(reward.detach(), done, share, factor, by)
 
 
+@public
 def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discount: Knob = 1.0) -> Tensor:
     r"""Factor that brings the range of the dataset's episode returns to a fixed size, as is usual for locomotion data.
 
@@ -130,7 +137,7 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
         discount: $\gamma$ in [0, 1] of the return, counted from the episode's first step.
 
     Returns:
-        0-d, in the input's dtype.
+        0-d, float32 or wider.
 
     Gradient:
         `reward` (through the best and the worst episode), and `horizon` and `discount` if they are tensors.
@@ -149,32 +156,35 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
         appendix B (rewards divided by the range of returns; its code multiplies by 1000).
     """
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
+    check_knob("reward_scale", "discount", discount, 0.0, 1.0, "[]")
     check_axis("reward_scale", "reward", reward.flatten(), "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
     start, score = sequence_start(done), first_total(reward, done, discount)
     best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
     spread = best - worst
     equal = spread == 0
-    return torch.where(equal, 1.0, horizon / torch.where(equal, 1.0, spread)).to(reward.dtype)
+    return torch.where(equal, 1.0, horizon / torch.where(equal, 1.0, spread)).to(summed(reward))
 
 
+@public
 def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -> ObservationStatistics:
     r"""Mean and standard deviation of each observation dimension over the dataset, for `normalize_observation`.
 
     $$\mu_d = \frac1N \sum_n o_{nd}, \qquad \sigma_d = \sqrt{\frac1N \sum_n (o_{nd} - \mu_d)^2}$$
 
     Args:
-        observation: `[*batch, D]`; all leading axes are samples.
+        observation: `[N, D]` or `[*batch, T, D]`, at most three axes; all but the last are samples. Flatten images:
+            each pixel is a dimension, or each channel if it is the last axis and those before are flattened.
         mask: bool `[*batch]`, True where the sample exists.
 
     Returns:
-        `ObservationStatistics(mean, std)`, both `[D]`, in the input's dtype; zeros if no sample exists.
+        `ObservationStatistics(mean, std)`, both `[D]`, float32 or wider; zeros if no sample exists.
 
     Gradient:
         `observation` (none through the deviation of a constant dimension).
 
     Raises:
-        ValueError: no observation axis, a mask of another shape.
+        ValueError: no observation axis, more than three axes (images), a mask of another shape.
         TypeError: not a tensor, integer observations, a mask that is not bool.
 
     Examples:
@@ -187,6 +197,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     """
     check_float("observation_statistics", observation=observation)
     check_axis("observation_statistics", "observation", observation, "dimension")
+    check_few_axes("observation_statistics", "observation", observation)
     check_flags("observation_statistics", observation.shape[:-1], **present(mask=mask))
     exists = None if mask is None else mask.reshape(-1, 1)
     samples = upcast(observation).reshape(-1, observation.shape[-1])
@@ -195,9 +206,10 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     variance = keep(total(select(exists, samples - mean).square(), 0) / count)
     constant = variance == 0  # the square root has no derivative there
     std = torch.where(constant, 0.0, torch.where(constant, 1.0, variance).sqrt())
-    return ObservationStatistics(mean.to(observation.dtype), std.to(observation.dtype))
+    return ObservationStatistics(mean, std)
 
 
+@public
 def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, epsilon: Knob = 1e-3) -> Tensor:
     r"""Observation with each dimension at zero mean and unit deviation; a constant dimension becomes zero.
 

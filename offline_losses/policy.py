@@ -16,13 +16,16 @@ from offline_losses._core.checks import (
     check_axis,
     check_float,
     check_knob,
+    check_rows,
     check_shape,
     check_tail,
     check_values,
 )
+from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, scalar, select, upcast
 
 
+@public
 def nll_loss(
     log_prob: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -63,6 +66,7 @@ def nll_loss(
     return reduce(-select(mask, upcast(log_prob)), mask, weight, reduction)
 
 
+@public
 def td3_bc_loss(
     q: Tensor,
     policy_action: Tensor,
@@ -114,7 +118,7 @@ def td3_bc_loss(
     check_values("td3_bc_loss", policy_action=policy_action, data_action=data_action)
     check_axis("td3_bc_loss", "policy_action", policy_action, "dimension")
     check_float("td3_bc_loss", q=q)
-    check_shape("td3_bc_loss", "policy_action without its last axis", policy_action.shape[:-1], q=q)
+    check_rows("td3_bc_loss", policy_action=policy_action, q=q)
     check_tail("td3_bc_loss", q.shape, q.shape, mask, weight, reduction)
     check_knob("td3_bc_loss", "q_weight", q_weight, 0.0)
     check_knob("td3_bc_loss", "epsilon", epsilon, 0.0)
@@ -127,6 +131,7 @@ def td3_bc_loss(
     return reduce(distance - q_weight / normalizer * value, mask, weight, reduction)
 
 
+@public
 def sac_policy_loss(
     log_prob: Tensor,
     q: Tensor,
@@ -174,6 +179,7 @@ def sac_policy_loss(
     return reduce(loss, mask, weight, reduction)
 
 
+@public
 def temperature_loss(
     log_temperature: Tensor,
     log_prob: Tensor,

@@ -6,14 +6,15 @@ errors and $\gamma\lambda$ the generalized advantage. `_core/scan.py` solves it.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_axis, check_flags, check_values, present
-from offline_losses._core.reduce import promoted, scalar, upcast
+from offline_losses._core.public import public
+from offline_losses._core.reduce import scalar, summed
 from offline_losses._core.scan import solve
 
 
+@public
 def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Tensor:
     r"""Solve a first-order recurrence from the end of the last axis to its beginning, every row at once.
 
@@ -27,7 +28,7 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
         cut: bool `[*batch, T]`, True where the recurrence starts afresh.
 
     Returns:
-        `[*batch, T]`, in the input's dtype.
+        `[*batch, T]`, float32 or wider.
 
     Gradient:
         `b` and `a`.
@@ -47,10 +48,10 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
     check_values("linear_recurrence", b=b, a=a)
     check_axis("linear_recurrence", "b", b, "step")
     check_flags("linear_recurrence", b.shape, **present(cut=cut))
-    wide = torch.promote_types(upcast(b).dtype, upcast(a).dtype)
-    return solve(b.to(wide), a.to(wide), cut, None).to(promoted(b, a))
+    wide = summed(b, a)
+    return solve(b.to(wide), a.to(wide), cut, None)
 
 
-def constant_recurrence(b: Tensor, factor: Knob, done: Tensor, terminated: Tensor | None = None) -> Tensor:
-    """`linear_recurrence` with the same factor at every step, which compiled code does not write to memory."""
-    return solve(b, scalar(factor, b).to(b.dtype), done, terminated)
+def discounted_recurrence(b: Tensor, factor: Knob, done: Tensor) -> Tensor:
+    """`linear_recurrence` with a factor for each step, or the same for all, which compiled code never spreads out."""
+    return solve(b, scalar(factor, b).to(b.dtype), done, None)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from torch import Tensor, minimum
 
 from offline_losses._core.checks import Knob, Reduction, check_knob, check_prediction, check_tail
+from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, scalar, select, upcast
 
 
+@public
 def squared_loss(
     prediction: Tensor,
     target: Tensor,
@@ -59,6 +61,7 @@ def squared_loss(
     return reduce(u.square(), mask, weight, reduction)
 
 
+@public
 def huber_loss(
     prediction: Tensor,
     target: Tensor,
@@ -109,6 +112,7 @@ def huber_loss(
     return reduce(clipped * (u - clipped / 2), mask, weight, reduction)
 
 
+@public
 def expectile_loss(
     prediction: Tensor,
     target: Tensor,
@@ -128,7 +132,8 @@ def expectile_loss(
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
         target: `[*batch]`, or the prediction's shape.
-        expectile: the weight of targets above the prediction, in (0, 1); targets below weigh one minus it.
+        expectile: the weight of targets above the prediction, in (0, 1); targets below weigh one minus it; also a
+            tensor of the prediction's last axis, a level for each of its expectiles, or of its shape.
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
@@ -156,11 +161,12 @@ def expectile_loss(
     """
     check_prediction("expectile_loss", prediction=prediction, target=target)
     check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction)
-    check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0)
+    check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
     u = _residual(prediction, target, mask)
     return reduce((expectile - (u < 0).to(u)).abs() * u.square(), mask, weight, reduction)
 
 
+@public
 def quantile_loss(
     prediction: Tensor,
     target: Tensor,
@@ -177,7 +183,8 @@ def quantile_loss(
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
         target: `[*batch]`, or the prediction's shape.
-        quantile: the share of targets that shall lie below the prediction, in (0, 1).
+        quantile: the share of targets that shall lie below the prediction, in (0, 1); also a tensor of the prediction's
+            last axis, a level for each of its quantiles, or of its shape.
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
@@ -203,7 +210,7 @@ def quantile_loss(
     """
     check_prediction("quantile_loss", prediction=prediction, target=target)
     check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction)
-    check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0)
+    check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
     u = _residual(prediction, target, mask)
     return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction)
 

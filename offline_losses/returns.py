@@ -1,10 +1,10 @@
 r"""Returns along the time axis: how much reward followed, and where an estimate of the rest takes over.
 
 Time is the last axis, flat over a whole dataset `[N]` or in rows `[*batch, T]`. `done` (terminated or truncated) cuts
-the recurrence, so that the flat form equals the one for each episode alone; `terminated` ends the bootstrap. The last
-step of the axis always ends a sequence, a terminated step always cuts, and nothing behind a cut has any influence on
-what lies before it. `next_value[t]` is the value of the state that step `t` really led to, which at the end of an
-episode is not the first state of the next one.
+the recurrence, so that the flat form equals the one for each episode alone; `terminated` ends the bootstrap, and `done`
+must be True there too (`check_ends` says whether it is). The last step of the axis always ends a sequence, and nothing
+behind a cut has any influence on what lies before it. `next_value[t]` is the value of the state that step `t` really
+led to, which at the end of an episode is not the first state of the next one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
 from offline_losses._core.episodes import sequence_end
-from offline_losses._core.reduce import promoted, upcast
-from offline_losses.recurrence import constant_recurrence
+from offline_losses._core.public import public
+from offline_losses._core.reduce import summed, upcast
+from offline_losses.recurrence import discounted_recurrence
 
 
+@public
 def discounted_return(
     reward: Tensor,
     done: Tensor,
@@ -38,12 +40,12 @@ def discounted_return(
     Args:
         reward: `[*batch, T]`.
         done: bool `[*batch, T]`, True on the last step of an episode.
-        discount: $\gamma$ in [0, 1].
+        discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
         next_value: `[*batch, T]`, value of each step's next state; only the cut steps are read. Needs `terminated`.
         terminated: bool `[*batch, T]`, True where the environment ended. Needs `next_value`.
 
     Returns:
-        `[*batch, T]`, in the input's dtype.
+        `[*batch, T]`, float32 or wider.
 
     Gradient:
         `reward`, `next_value`, and `discount` if it is a tensor.
@@ -70,12 +72,13 @@ def discounted_return(
         )
     if next_value is None or terminated is None:
         b = upcast(reward)
-        return constant_recurrence(b, discount, done).to(reward.dtype)
+        return discounted_recurrence(b, discount, done).to(summed(reward))
     cut = sequence_end(done) & ~terminated
     b = upcast(reward) + discount * torch.where(cut, upcast(next_value), 0.0)
-    return constant_recurrence(b, discount, done, terminated).to(promoted(reward, next_value))
+    return discounted_recurrence(b, discount, done).to(summed(reward, next_value))
 
 
+@public
 def n_step_return(
     reward: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, *, n: int, discount: Knob = 0.99
 ) -> Tensor:
@@ -92,10 +95,10 @@ def n_step_return(
         terminated: bool `[*batch, T]`, True where the environment ended.
         done: bool `[*batch, T]`, True on the last step of an episode.
         n: how many rewards at most; a Python int of at least 1. The cost grows with it.
-        discount: $\gamma$ in [0, 1].
+        discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
 
     Returns:
-        `[*batch, T]`, in the input's dtype.
+        `[*batch, T]`, float32 or wider.
 
     Gradient:
         `reward`, `next_value`, and `discount` if it is a tensor.
@@ -119,14 +122,15 @@ def n_step_return(
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         error = ValueError if isinstance(n, int) else TypeError
         raise error(f"n_step_return: n: expected an int of at least 1, got {describe(n)}. One step is n=1.")
-    end, r = sequence_end(done, terminated), upcast(reward)
+    end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     value = r + discount * bootstrap
     for _ in range(min(n, reward.shape[-1]) - 1):
         value = r + discount * torch.where(end, bootstrap, pad(value[..., 1:], (0, 1)))
-    return value.to(promoted(reward, next_value))
+    return value.to(summed(reward, next_value))
 
 
+@public
 def lambda_return(
     reward: Tensor,
     next_value: Tensor,
@@ -146,11 +150,11 @@ def lambda_return(
         next_value: `[*batch, T]`, value of each step's next state.
         terminated: bool `[*batch, T]`, True where the environment ended.
         done: bool `[*batch, T]`, True on the last step of an episode.
-        discount: $\gamma$ in [0, 1].
-        lambda_: $\lambda$ in [0, 1].
+        discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
+        lambda_: $\lambda$ in [0, 1], or a tensor `[*batch, T]`.
 
     Returns:
-        `[*batch, T]`, in the input's dtype.
+        `[*batch, T]`, float32 or wider.
 
     Gradient:
         `reward`, `next_value`, and `discount` and `lambda_` if they are tensors.
@@ -172,13 +176,14 @@ def lambda_return(
     check_sequence(
         "lambda_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
     )
-    check_knob("lambda_return", "lambda_", lambda_, 0.0, 1.0, "[]")
-    end, r = sequence_end(done, terminated), upcast(reward)
+    check_knob("lambda_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
+    end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     b = r + discount * torch.where(end, bootstrap, (1 - lambda_) * bootstrap)
-    return constant_recurrence(b, discount * lambda_, done, terminated).to(promoted(reward, next_value))
+    return discounted_recurrence(b, discount * lambda_, done).to(summed(reward, next_value))
 
 
+@public
 def generalized_advantage(
     reward: Tensor,
     value: Tensor,
@@ -202,11 +207,11 @@ def generalized_advantage(
         next_value: `[*batch, T]`, value of each step's next state.
         terminated: bool `[*batch, T]`, True where the environment ended.
         done: bool `[*batch, T]`, True on the last step of an episode.
-        discount: $\gamma$ in [0, 1].
-        lambda_: $\lambda$ in [0, 1].
+        discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
+        lambda_: $\lambda$ in [0, 1], or a tensor `[*batch, T]`.
 
     Returns:
-        `[*batch, T]`, in the input's dtype; not normalized.
+        `[*batch, T]`, float32 or wider; not normalized.
 
     Gradient:
         `reward`, `value`, `next_value`, and `discount` and `lambda_` if they are tensors.
@@ -228,7 +233,7 @@ def generalized_advantage(
     """
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)
-    check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]")
+    check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
     delta = upcast(reward) + discount * torch.where(terminated, 0.0, upcast(next_value)) - upcast(value)
-    advantage = constant_recurrence(delta, discount * lambda_, done, terminated)
-    return advantage.to(promoted(reward, value, next_value))
+    advantage = discounted_recurrence(delta, discount * lambda_, done)
+    return advantage.to(summed(reward, value, next_value))

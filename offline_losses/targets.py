@@ -11,10 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_flags, check_knob, check_shape, check_values
-from offline_losses._core.reduce import promoted, upcast
+from offline_losses._core.checks import Knob, check_axis, check_flags, check_knob, check_rows, check_values
+from offline_losses._core.public import public
+from offline_losses._core.reduce import promoted, summed, times, upcast
 
 
+@public
 def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, discount: Knob = 0.99) -> Tensor:
     r"""Reward plus discounted value of the next state; the reward alone where the episode terminated.
 
@@ -50,6 +52,7 @@ def bellman_target(reward: Tensor, next_value: Tensor, terminated: Tensor, *, di
     return _bootstrap(reward, _alive(next_value, terminated), discount).to(promoted(reward, next_value))
 
 
+@public
 def soft_bellman_target(
     reward: Tensor,
     next_value: Tensor,
@@ -93,10 +96,11 @@ def soft_bellman_target(
     check_values("soft_bellman_target", reward=reward, next_value=next_value, next_log_prob=next_log_prob)
     _check_step("soft_bellman_target", reward, terminated, discount)
     check_knob("soft_bellman_target", "temperature", temperature, 0.0, bounds="[)")
-    value = _alive(next_value, terminated) - temperature * _alive(next_log_prob, terminated)
+    value = _alive(next_value, terminated) - times(temperature, _alive(next_log_prob, terminated))
     return _bootstrap(reward, value, discount).to(promoted(reward, next_value, next_log_prob))
 
 
+@public
 def expected_target(
     reward: Tensor, next_q: Tensor, next_probability: Tensor, terminated: Tensor, *, discount: Knob = 0.99
 ) -> Tensor:
@@ -106,13 +110,13 @@ def expected_target(
 
     Args:
         reward: `[*batch]`.
-        next_q: `[*batch, N]`, values of all actions at the next state; −∞ is legal where the probability is 0.
+        next_q: `[*batch, N]`, values of all actions at the next state; infinity is legal where the probability is 0.
         next_probability: `[*batch, N]`, the policy's probabilities of them.
         terminated: bool `[*batch]`, True where the environment ended.
         discount: $\gamma$ in [0, 1], or a tensor of the reward's shape.
 
     Returns:
-        `[*batch]`, in the input's dtype.
+        `[*batch]`, float32 or wider.
 
     Gradient:
         `reward`, `next_q`, `next_probability`, and `discount` if it is a tensor.
@@ -136,10 +140,11 @@ def expected_target(
     _check_step("expected_target", reward, terminated, discount)
     over = terminated.unsqueeze(-1)
     q, p = _alive(next_q, over), _alive(next_probability, over)
-    value = (p * torch.where((p == 0) & (q == -torch.inf), 0.0, q)).sum(-1)
-    return _bootstrap(reward, value, discount).to(promoted(reward, next_q, next_probability))
+    value = (p * torch.where((p == 0) & q.isinf(), 0.0, q)).sum(-1)
+    return _bootstrap(reward, value, discount).to(summed(reward, next_q, next_probability))
 
 
+@public
 def double_q_target(
     reward: Tensor, next_q_online: Tensor, next_q_target: Tensor, terminated: Tensor, *, discount: Knob = 0.99
 ) -> Tensor:
@@ -188,17 +193,17 @@ def _alive(tensor: Tensor, terminated: Tensor) -> Tensor:
 
 
 def _bootstrap(reward: Tensor, value: Tensor, discount: Knob) -> Tensor:
-    return upcast(reward) + discount * value
+    return upcast(reward) + times(discount, value)
 
 
 def _check_step(function: str, reward: Tensor, terminated: Tensor, discount: Knob) -> None:
     check_values(function, reward=reward)
     check_flags(function, reward.shape, terminated=terminated)
-    check_knob(function, "discount", discount, 0.0, 1.0, "[]", shape=reward.shape)
+    check_knob(function, "discount", discount, 0.0, 1.0, "[]", reward.shape)
 
 
 def _check_actions(function: str, reward: Tensor, **next_q: Tensor) -> None:
     check_values(function, reward=reward)
     for argument, q in next_q.items():
         check_axis(function, argument, q, "action")
-        check_shape(function, f"{argument} without its last axis", q.shape[:-1], reward=reward)
+        check_rows(function, **{argument: q}, reward=reward)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
-from offline_losses._core.reduce import scalar, select, total, upcast
+from offline_losses._core.public import public
+from offline_losses._core.reduce import scalar, select, summed, total, upcast
 
 
+@public
 def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob = 100.0) -> Tensor:
     r"""Exponential weights: actions better than the state's value count more, up to a bound.
 
@@ -26,7 +28,8 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
     Args:
         advantage: `[*batch]`, units of return.
         temperature: $T$, units of return; positive. It divides: an inverse temperature β is `1 / β` here.
-        max_weight: $w_{\max}$, the largest weight; positive and finite.
+        max_weight: $w_{\max}$, the largest weight; positive. Infinity means no bound: the exponential then overflows
+            to infinity where the float ends. For weights relative to each other over a batch take `softmax_weights`.
 
     Returns:
         `[*batch]`, in (0, max_weight], detached, in the input's dtype.
@@ -35,7 +38,7 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         None: the weights are detached.
 
     Raises:
-        ValueError: a knob that is not positive, or infinite.
+        ValueError: a knob that is not positive, or an infinite temperature.
         TypeError: not a tensor, integer advantages.
 
     Examples:
@@ -51,10 +54,11 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
     """
     check_float("awr_weights", advantage=advantage)
     check_knob("awr_weights", "temperature", temperature, 0.0)
-    check_knob("awr_weights", "max_weight", max_weight, 0.0)
-    return _exponential(advantage, temperature, max_weight).to(advantage.dtype)
+    check_knob("awr_weights", "max_weight", max_weight, 0.0, bounds="(]")
+    return _exponential(advantage, temperature, max_weight)
 
 
+@public
 def crr_weights(
     advantage: Tensor,
     *,
@@ -73,7 +77,7 @@ def crr_weights(
         advantage: `[*batch]`, units of return.
         mode: `"exponential"` or `"binary"`.
         temperature: $T$, units of return; positive; unused by `"binary"`.
-        max_weight: $w_{\max}$; positive and finite; unused by `"binary"`.
+        max_weight: $w_{\max}$; positive, infinity for no bound; unused by `"binary"`.
 
     Returns:
         `[*batch]`, in [0, max_weight], detached, in the input's dtype.
@@ -82,7 +86,7 @@ def crr_weights(
         None: the weights are detached.
 
     Raises:
-        ValueError: another mode, a knob that is not positive, or infinite.
+        ValueError: another mode, a knob that is not positive, or an infinite temperature.
         TypeError: not a tensor, integer advantages.
 
     Examples:
@@ -96,12 +100,13 @@ def crr_weights(
     check_float("crr_weights", advantage=advantage)
     check_option("crr_weights", "mode", mode, ("exponential", "binary"))
     check_knob("crr_weights", "temperature", temperature, 0.0)
-    check_knob("crr_weights", "max_weight", max_weight, 0.0)
+    check_knob("crr_weights", "max_weight", max_weight, 0.0, bounds="(]")
     if mode == "binary":
         return (advantage > 0).to(advantage.dtype)
-    return _exponential(advantage, temperature, max_weight).to(advantage.dtype)
+    return _exponential(advantage, temperature, max_weight)
 
 
+@public
 def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     r"""Weights scaled to mean one over the batch, so that they do not change the size of a step.
 
@@ -129,11 +134,13 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     Reference:
         Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9 (self-normalized importance sampling).
     """
-    share = _share("normalize_weights", weight, mask)
+    relative = _relative("normalize_weights", weight, mask).detach()
     count = weight.numel() if mask is None else mask.sum()
-    return (share * count).detach().to(weight.dtype)
+    whole = total(relative)
+    return (relative * (count / torch.where(whole == 0, 1.0, whole))).to(weight.dtype)
 
 
+@public
 def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     r"""Number of equally weighted samples that tell as much (ESS): N for equal weights, 1 if one dominates.
 
@@ -144,7 +151,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         mask: bool `[*batch]`, True where the element exists.
 
     Returns:
-        0-d, in the input's dtype; 0 if all weights are 0.
+        0-d, float32 or wider; 0 if all weights are 0.
 
     Gradient:
         `weight`.
@@ -161,24 +168,33 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
     Reference:
         Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
-    share = _share("effective_sample_size", weight, mask)
-    squares = total(share.square())
+    relative = _relative("effective_sample_size", weight, mask)
+    squares = total(relative.square())
     empty = squares == 0
-    return torch.where(empty, 0.0, total(share).square() / torch.where(empty, 1.0, squares)).to(weight.dtype)
+    size = torch.where(empty, 0.0, total(relative).square() / torch.where(empty, 1.0, squares))
+    return size.to(summed(weight))
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
-    exponent = upcast(advantage) / temperature
+    exponent = upcast(advantage.detach()) / temperature
     bound = scalar(max_weight, exponent)
     clipped = torch.minimum(exponent, bound.log())
     # exp(log(bound)) is off by a rounding, on either side: beyond the clip take the bound itself, before it no more.
-    return torch.where(clipped < exponent, bound, torch.minimum(clipped.exp(), bound)).detach()
+    weight = torch.where(clipped < exponent, bound, torch.minimum(clipped.exp(), bound)).detach()
+    if advantage.dtype == torch.float16:  # which ends at 65 504
+        weight = torch.where(bound.isfinite(), weight.clamp(max=torch.finfo(torch.float16).max), weight)
+    return weight.to(advantage.dtype)
 
 
-def _share(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
-    """Each weight over the sum of all, a constant for the gradient: what is made of it does not depend on the scale."""
+def _relative(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
+    """Each weight over the largest, a constant for the gradient: what is made of it does not depend on the scale.
+
+    The sum of large weights, or of their squares, is not a float.
+    """
     check_float(function, weight=weight)
     check_flags(function, weight.shape, **present(mask=mask))
     existing = select(mask, upcast(weight))
-    whole = total(existing.detach())
-    return torch.where(whole == 0, 0.0, existing / torch.where(whole == 0, 1.0, whole))
+    if not existing.numel():
+        return existing
+    largest = existing.detach().amax()
+    return torch.where(largest == 0, 0.0, existing / torch.where(largest == 0, 1.0, largest))

@@ -73,7 +73,7 @@ _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
 _NOT_NEGATIVE = Knob(0.7, (-1.0, float("nan")), (0.0, 0.2, 0.5, 1.0, 2.0))
 _UNIT = Knob(0.9, (-0.1, 1.5, float("nan")), (0.0, 0.5, 0.9, 0.99, 1.0))
 _ANY = Knob(0.5, (float("nan"), float("inf")), (-2.0, -1.0, 0.0, 1.0, 3.0))
-_BOUND = Knob(3.0, (0.0, -1.0, float("inf")), (0.5, 1.0, 2.0, 3.0, 100.0))
+_BOUND = Knob(3.0, (0.0, -1.0, float("nan")), (0.5, 1.0, 2.0, 3.0, 100.0))
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Row:
     name: str
     arguments: Mapping[str, Argument]
     batch_statistic: bool = False  # one sample's result depends on the others
+    sums: bool = False  # over an axis, so that it comes back in float32 at least, as a loss does
     alternatives: tuple[str, ...] = ()  # optional arguments of which exactly one is given
     together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
 
@@ -136,6 +137,11 @@ class Case:
         kind = getattr(argument, "critics", "never")
         return kind == "always" or (kind == "case" and self.critics)
 
+    def shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a mask or weight: the batch's where an argument without critics tells it, else the loss's."""
+        told = any(argument.batched and not self.leads(argument) for argument in self.of(Values).values())
+        return (CRITICS, *batch) if self.critics and not told else batch
+
     def build(
         self,
         batch: tuple[int, ...] = (4,),
@@ -187,10 +193,10 @@ LEDGER = [
     Row("huber_loss", {**_RESIDUAL, "delta": _POSITIVE}),
     Row("expectile_loss", {**_RESIDUAL, "expectile": _LEVEL}),
     Row("quantile_loss", {**_RESIDUAL, "quantile": _LEVEL}),
-    Row("soft_value", {**_LOGITS, "mask": Flags("N", optional=True)}),
+    Row("soft_value", {**_LOGITS, "mask": Flags("N", optional=True)}, sums=True),
     Row("softmax_weights", {**_LOGITS, "mask": Flags("N", optional=True)}),
-    Row("softmax_entropy", {"q": Values("N"), "temperature": _POSITIVE, "mask": Flags("N", optional=True)}),
-    Row("linear_recurrence", {"b": Values("T"), "a": Values("T"), "cut": Flags("T", optional=True)}),
+    Row("softmax_entropy", {"q": Values("N"), "temperature": _POSITIVE, "mask": Flags("N", optional=True)}, sums=True),
+    Row("linear_recurrence", {"b": Values("T"), "a": Values("T"), "cut": Flags("T", optional=True)}, sums=True),
     Row(
         "discounted_return",
         {
@@ -200,9 +206,10 @@ LEDGER = [
             "terminated": Flags("T", optional=True),
         },
         together=("next_value", "terminated"),
+        sums=True,
     ),
-    Row("n_step_return", {**_FOLLOWED, "n": Count(3), "discount": _UNIT}),
-    Row("lambda_return", {**_FOLLOWED, "discount": _UNIT, "lambda_": _UNIT}),
+    Row("n_step_return", {**_FOLLOWED, "n": Count(3), "discount": _UNIT}, sums=True),
+    Row("lambda_return", {**_FOLLOWED, "discount": _UNIT, "lambda_": _UNIT}, sums=True),
     Row(
         "generalized_advantage",
         {
@@ -214,8 +221,9 @@ LEDGER = [
             "discount": _UNIT,
             "lambda_": _UNIT,
         },
+        sums=True,
     ),
-    Row("episode_return", {**_STEPS, "discount": _UNIT}),
+    Row("episode_return", {**_STEPS, "discount": _UNIT}, sums=True),
     Row(
         "return_filter",
         {
@@ -226,8 +234,13 @@ LEDGER = [
         },
         batch_statistic=True,
     ),
-    Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, batch_statistic=True),
-    Row("observation_statistics", {"observation": Values("D"), "mask": Flags(optional=True)}, batch_statistic=True),
+    Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, batch_statistic=True, sums=True),
+    Row(
+        "observation_statistics",
+        {"observation": Values("D"), "mask": Flags(optional=True)},
+        batch_statistic=True,
+        sums=True,
+    ),
     Row(
         "normalize_observation",
         {
@@ -258,6 +271,7 @@ LEDGER = [
             "terminated": Flags(),
             "discount": _UNIT,
         },
+        sums=True,
     ),
     Row(
         "double_q_target",
@@ -270,7 +284,7 @@ LEDGER = [
         },
     ),
     Row("ensemble_min", {"q": Values(critics="always")}),
-    Row("ensemble_mean", {"q": Values(critics="always")}),
+    Row("ensemble_mean", {"q": Values(critics="always")}, sums=True),
     Row("ensemble_mix", {"q": Values(critics="always"), "lambda_": _UNIT}),
     Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
     Row(
@@ -278,7 +292,12 @@ LEDGER = [
         {"advantage": Values(), "mode": Option("exponential"), "temperature": _POSITIVE, "max_weight": _BOUND},
     ),
     Row("normalize_weights", {"weight": Values(low=0.1), "mask": Flags(optional=True)}, batch_statistic=True),
-    Row("effective_sample_size", {"weight": Values(low=0.1), "mask": Flags(optional=True)}, batch_statistic=True),
+    Row(
+        "effective_sample_size",
+        {"weight": Values(low=0.1), "mask": Flags(optional=True)},
+        batch_statistic=True,
+        sums=True,
+    ),
     Row(
         "cql_logsumexp_penalty",
         {**_CANDIDATES, "log_density": Values("N", optional=True), "temperature": _POSITIVE},
@@ -292,12 +311,12 @@ LEDGER = [
             "threshold": _ANY,
             "penalty_weight": _POSITIVE,
             "threshold_on": Option("weighted_gap"),
-            "max_multiplier": Knob(100.0, (0.0, -1.0, float("inf")), (10.0, 20.0, 50.0, 100.0, 1e6)),
+            "max_multiplier": Knob(100.0, (0.0, -1.0, float("nan")), (10.0, 20.0, 50.0, 100.0, 1e6)),
         },
     ),
     Row("calibrated_value", {"q_candidates": Values("N", critics="case"), "reference_value": Values()}),
     Row("nll_loss", {"log_prob": Values()}),
-    Row("gaussian_log_prob", {"mean": Values("A"), "log_std": Values("A", high=1.0), "action": Values("A")}),
+    Row("gaussian_log_prob", {"mean": Values("A"), "log_std": Values("A", high=1.0), "action": Values("A")}, sums=True),
     Row(
         "tanh_gaussian_log_prob",
         {
@@ -308,6 +327,7 @@ LEDGER = [
             "margin": Knob(1e-3, (0.0, 1.0, -1.0), (1e-6, 1e-4, 1e-3, 1e-2, 5e-2)),
         },
         alternatives=("action", "pre_tanh"),
+        sums=True,
     ),
     Row(
         "td3_bc_loss",
@@ -330,8 +350,8 @@ LEDGER = [
 UPDATES = ["polyak_update_"]
 """Functions that work in place on modules: they return nothing, and have tests of their own."""
 
-TOOLS = ["compile_update"]
-"""Functions of functions, which have tests of their own."""
+TOOLS = ["check_ends", "compile_update"]
+"""Functions of functions, or of the values of flags, which have tests of their own."""
 
 
 def _cases(row: Row) -> Iterator[Case]:

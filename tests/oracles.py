@@ -185,9 +185,9 @@ def linear_recurrence(b: ArrayLike, a: ArrayLike, *, cut: ArrayLike | None = Non
     return x
 
 
-def _ends(*flags: ArrayLike) -> Flags:
-    """Where a sequence ends: any of the flags, or the last step of the axis."""
-    out = np.logical_or.reduce([_flag(f) for f in flags])
+def _ends(done: ArrayLike) -> Flags:
+    """Where a sequence ends: where done, and on the last step of the axis."""
+    out = _flag(done).copy()
     out[..., -1] = True
     return out
 
@@ -196,7 +196,7 @@ def discounted_return(
     reward: ArrayLike,
     done: ArrayLike,
     *,
-    discount: float = 0.99,
+    discount: ArrayLike = 0.99,
     next_value: ArrayLike | None = None,
     terminated: ArrayLike | None = None,
 ) -> Array:
@@ -204,7 +204,7 @@ def discounted_return(
     reward = _real(reward)
     dead = np.zeros(reward.shape, bool) if terminated is None else _flag(terminated)
     value = np.zeros(reward.shape) if next_value is None else _real(next_value)
-    ends = _ends(done, dead)
+    ends, discount = _ends(done), np.broadcast_to(discount, reward.shape)
     out = np.empty(reward.shape)
     for i in np.ndindex(reward.shape[:-1]):
         for t in reversed(range(reward.shape[-1])):
@@ -214,7 +214,7 @@ def discounted_return(
                 rest = 0.0
             else:
                 rest = value[i][t]
-            out[i][t] = reward[i][t] + discount * rest
+            out[i][t] = reward[i][t] + discount[i][t] * rest
     return out
 
 
@@ -225,22 +225,23 @@ def n_step_return(
     done: ArrayLike,
     *,
     n: int,
-    discount: float = 0.99,
+    discount: ArrayLike = 0.99,
 ) -> Array:
     """Sutton & Barto 2018, eq. 7.1, with fewer steps where the sequence ends first."""
     reward, value, dead = _real(reward), _real(next_value), _flag(terminated)
-    ends = _ends(done, dead)
+    ends, discount = _ends(done), np.broadcast_to(discount, reward.shape)
     out = np.empty(reward.shape)
     for i in np.ndindex(reward.shape[:-1]):
         for t in range(reward.shape[-1]):
-            total, steps = 0.0, 0
+            total, now, factor = 0.0, t, 1.0
             while True:
-                total += discount**steps * reward[i][t + steps]
-                steps += 1
-                if steps == n or ends[i][t + steps - 1]:
+                total += factor * reward[i][now]
+                factor *= discount[i][now]
+                if now - t + 1 == n or ends[i][now]:
                     break
-            if not dead[i][t + steps - 1]:
-                total += discount**steps * value[i][t + steps - 1]
+                now += 1
+            if not dead[i][now]:
+                total += factor * value[i][now]
             out[i][t] = total
     return out
 
@@ -251,12 +252,12 @@ def lambda_return(
     terminated: ArrayLike,
     done: ArrayLike,
     *,
-    discount: float = 0.99,
-    lambda_: float = 0.95,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 0.95,
 ) -> Array:
     """Sutton & Barto 2018, eq. 12.3, as the lambda-weighted average of all n-step returns."""
     reward, value, dead = _real(reward), _real(next_value), _flag(terminated)
-    ends = _ends(done, dead)
+    ends, lambda_ = _ends(done), np.broadcast_to(lambda_, reward.shape)
     longest = reward.shape[-1]
     n_steps = [n_step_return(reward, value, dead, done, n=n, discount=discount) for n in range(1, longest + 1)]
     out = np.empty(reward.shape)
@@ -265,10 +266,11 @@ def lambda_return(
             left = 1
             while not ends[i][t + left - 1]:
                 left += 1
-            total = lambda_ ** (left - 1) * n_steps[left - 1][i][t]
+            total, share = 0.0, 1.0
             for n in range(1, left):
-                total += (1 - lambda_) * lambda_ ** (n - 1) * n_steps[n - 1][i][t]
-            out[i][t] = total
+                total += share * (1 - lambda_[i][t + n - 1]) * n_steps[n - 1][i][t]
+                share *= lambda_[i][t + n - 1]
+            out[i][t] = total + share * n_steps[left - 1][i][t]
     return out
 
 
@@ -279,25 +281,24 @@ def generalized_advantage(
     terminated: ArrayLike,
     done: ArrayLike,
     *,
-    discount: float = 0.99,
-    lambda_: float = 0.95,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 0.95,
 ) -> Array:
     """Schulman et al. 2015 (1506.02438), eq. 16: sum over l of (discount lambda)^l delta_{t+l}."""
     reward, value, following = _real(reward), _real(value), _real(next_value)
-    dead = _flag(terminated)
-    ends = _ends(done, dead)
+    dead, ends = _flag(terminated), _ends(done)
+    discount, lambda_ = np.broadcast_to(discount, reward.shape), np.broadcast_to(lambda_, reward.shape)
     out = np.empty(reward.shape)
     for i in np.ndindex(reward.shape[:-1]):
         for t in range(reward.shape[-1]):
-            total, steps = 0.0, 0
+            total, now, factor = 0.0, t, 1.0
             while True:
-                now = t + steps
                 bootstrap = 0.0 if dead[i][now] else following[i][now]
-                delta = reward[i][now] + discount * bootstrap - value[i][now]
-                total += (discount * lambda_) ** steps * delta
-                steps += 1
+                total += factor * (reward[i][now] + discount[i][now] * bootstrap - value[i][now])
+                factor *= discount[i][now] * lambda_[i][now]
                 if ends[i][now]:
                     break
+                now += 1
             out[i][t] = total
     return out
 
@@ -323,14 +324,15 @@ def _episodes(done: ArrayLike) -> list[_Episode]:
     return found
 
 
-def _return_of(reward: Array, episode: _Episode, discount: float) -> float:
-    total = 0.0
-    for k, r in enumerate(reward[episode.place][episode.start : episode.stop]):
-        total += discount**k * float(r)
+def _return_of(reward: Array, episode: _Episode, discount: ArrayLike) -> float:
+    total, factor, discount = 0.0, 1.0, np.broadcast_to(discount, reward.shape)
+    for t in range(episode.start, episode.stop):
+        total += factor * float(reward[episode.place][t])
+        factor *= discount[episode.place][t]
     return total
 
 
-def episode_return(reward: ArrayLike, done: ArrayLike, *, discount: float = 1.0) -> Array:
+def episode_return(reward: ArrayLike, done: ArrayLike, *, discount: ArrayLike = 1.0) -> Array:
     """Sutton & Barto 2018, eq. 3.8 at the first step of the episode, carried by all of them."""
     reward = _real(reward)
     out = np.empty(reward.shape)

@@ -19,6 +19,7 @@ TIERS = {
     "recurrence": 1,
     "ensemble": 1,
     "density": 1,
+    "ends": 1,
     "returns": 2,
     "filters": 2,
     "targets": 2,

@@ -19,16 +19,16 @@ from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
 from offline_losses._core.reduce import in_double
+from offline_losses._core.scan import solve
 from offline_losses._core.tracing import is_tracing, takes_operators
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
 
 
-def sequence_end(done: Tensor, terminated: Tensor | None = None) -> Tensor:
-    """Where a recurrence in time is cut: done or terminated, and always on the last step of the axis."""
-    cut = done if terminated is None else done | terminated
-    return pad(cut[..., :-1], (0, 1), value=True)
+def sequence_end(done: Tensor) -> Tensor:
+    """Where a recurrence in time is cut: where done, and always on the last step of the axis."""
+    return pad(done[..., :-1], (0, 1), value=True)
 
 
 def sequence_start(done: Tensor) -> Tensor:
@@ -39,8 +39,11 @@ def sequence_start(done: Tensor) -> Tensor:
 def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """Return of each episode, on all of its steps.
 
-    Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie.
+    Summed in float64, step by step from the first, so that equal episodes tie exactly, wherever they lie; with a
+    discount for each step by a recurrence.
     """
+    if isinstance(discount, Tensor) and discount.ndim:
+        return solve(reward.double(), discount.double(), done, None).gather(-1, _first_step(done))
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
     total, first_step = _totals(reward, done, discount)
@@ -82,9 +85,13 @@ def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tenso
 
 def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """The index of each step's first step, and the discount to the power of their distance."""
-    step = torch.arange(done.shape[-1], device=done.device)
-    first_step = torch.where(sequence_start(done), step, 0).cummax(-1).values
+    step, first_step = torch.arange(done.shape[-1], device=done.device), _first_step(done)
     return first_step, (_double(discount, done) ** step)[step - first_step]
+
+
+def _first_step(done: Tensor) -> Tensor:
+    step = torch.arange(done.shape[-1], device=done.device)
+    return torch.where(sequence_start(done), step, 0).cummax(-1).values
 
 
 def _double(discount: Knob, like: Tensor) -> Tensor:

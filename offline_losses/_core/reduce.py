@@ -29,6 +29,11 @@ def promoted(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
+def summed(*tensors: Tensor) -> torch.dtype:
+    """The dtype in which a sum over an axis comes back: the same, but at least float32, which a sum has digits for."""
+    return torch.promote_types(promoted(*tensors), torch.float32)
+
+
 def scalar(value: Knob, like: Tensor) -> Tensor:
     """A hyper-parameter as a tensor beside `like`, for operators that would bake a Python number into a graph."""
     if isinstance(value, Tensor):
@@ -44,15 +49,26 @@ def in_double(number: float, device: torch.device) -> Tensor:
     return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
+def times(factor: Knob, x: Tensor) -> Tensor:
+    """The product, in which zero times infinity is zero."""
+    if not isinstance(factor, Tensor) and factor != 0:
+        return factor * x
+    return factor * torch.where((scalar(factor, x) == 0) & x.isinf(), 0.0, x)
+
+
 def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
     """Zero, in value and gradient, wherever the mask is False, whatever stands there."""
     return tensor if mask is None else torch.where(mask, tensor, 0.0)
 
 
 def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
-    """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none"."""
+    """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none".
+
+    What has no weight adds nothing, be its loss infinite.
+    """
     if weight is not None:
-        loss = loss * select(mask, upcast(weight.detach()))
+        weight = select(mask, upcast(weight.detach()))
+        loss = (loss * weight).masked_fill(weight == 0, 0.0)
     loss = select(mask, loss)
     if reduction == "none":
         return loss

@@ -31,8 +31,9 @@ def on_tensordict(fn: Callable[..., Result]) -> Callable[..., Result]:
     - anything else, knobs and tensors alike: it is passed on as it is.
 
     An entry that is one number for each sample loses TorchRL's trailing axis, `[*batch, 1]` ->
-    `[*batch]`; observations, actions and candidates keep their axes, and so do tensors that are
-    passed as overrides.
+    `[*batch]`, and `[B, T, 1]` -> `[B, T]` where the batch size counts the first axis alone;
+    observations, actions and candidates keep their axes, and so do tensors that are passed as
+    overrides.
 
     Args:
         fn: any function of per-sample tensors, such as `offline_losses.bellman_target`.
@@ -125,6 +126,6 @@ def _fetch(data: TensorDictBase, entry: Entry, name: str, parameter: str) -> Ten
             f"{name}: {parameter}: expected a tensor at {entry.key!r}, got {type(value).__name__}. "
             f"Name a leaf of it, {parameter}=<key>, or pass {parameter}=<tensor>."
         )
-    if entry.scalar and value.ndim == data.batch_dims + 1 and value.shape[-1] == 1:
+    if entry.scalar and value.ndim > data.batch_dims and value.shape[-1] == 1:
         return value.squeeze(-1)
     return value

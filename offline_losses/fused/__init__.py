@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 for _name in offline_losses.__all__:
     _twin = getattr(offline_losses, _name)
-    # What updates modules is no function of tensors: `compile_update` compiles it with its surroundings.
+    # What updates modules is no function of tensors: `compile_update` compiles it with its surroundings. What looks at
+    # values has no graph.
     globals()[_name] = (
-        fuse(_twin) if inspect.isfunction(_twin) and not _name.endswith(("_update", "_update_")) else _twin
+        fuse(_twin) if inspect.isfunction(_twin) and not _name.endswith(("_update", "_update_", "_ends")) else _twin
     )
 
 __all__ = [*offline_losses.__all__, "warmup"]

@@ -67,6 +67,15 @@ def test_dataset_time(data: TensorDict) -> None:
         assert torch.equal(on_tensordict(function)(data, **knobs), function(reward, done, **knobs))
 
 
+def test_a_batch_size_without_the_time_axis() -> None:
+    """Entries [B, T, 1] are B rows of T steps, whatever share of their axes the batch size counts."""
+    reward, done = torch.randn(4, 5, 1), torch.rand(4, 5, 1) < 0.3
+    wanted = offline_losses.discounted_return(reward.squeeze(-1), done.squeeze(-1))
+    for batch in ([], [4], [4, 5]):
+        data = TensorDict({"next": {"reward": reward, "done": done}}, batch)
+        assert torch.equal(on_tensordict(offline_losses.discounted_return)(data), wanted)
+
+
 def test_stored_without_the_trailing_axis(data: TensorDict) -> None:
     bare = data.clone()
     bare["next", "reward"] = bare["next", "reward"].squeeze(-1)

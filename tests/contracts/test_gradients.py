@@ -25,7 +25,7 @@ def with_leaves(case: Case, **build: Any) -> tuple[dict[str, Any], dict[str, Ten
 def test_exactly_the_documented_arguments_receive_a_gradient(case: Case) -> None:
     """Targets, weights and whatever else the ledger calls detached receive none; all others do."""
     inputs, inner = with_leaves(case, batch=(9,))
-    weight = torch.ones(9, dtype=torch.float64, requires_grad=True)
+    weight = torch.ones(case.shape((9,)), dtype=torch.float64, requires_grad=True)
     results = leaves(case.row.function(**inputs, **({"weight": weight} if case.row.tail else {})))
     if case.row.detached:
         assert not any(result.requires_grad for result in results)
@@ -88,9 +88,9 @@ def test_what_is_masked_has_no_influence(case: Case, poison: float) -> None:
             if argument.batched:
                 where = mask.view(-1, *[1] * len(argument.axes))
                 inputs[name] = torch.where(where, inputs[name], filler).requires_grad_()
-        results = leaves(
-            case.row.function(**inputs, mask=mask, weight=torch.where(mask, weight, filler), reduction="mean")
-        )
+        tail = {"mask": mask, "weight": torch.where(mask, weight, filler)}
+        tail = {name: x.expand(case.shape((4,))) for name, x in tail.items()}
+        results = leaves(case.row.function(**inputs, **tail, reduction="mean"))
         if any(result.requires_grad for result in results):
             total([result for result in results if result.requires_grad]).backward()
         return results, {name: inputs[name].grad for name in case.of(Values) if inputs[name].grad is not None}
@@ -111,7 +111,7 @@ def test_nothing_left_is_zero(case: Case) -> None:
     for name, argument in case.of(Values).items():
         if argument.batched:
             inputs[name] = torch.full_like(inputs[name], torch.nan).requires_grad_()
-    results = leaves(case.row.function(**inputs, mask=torch.zeros(4, dtype=torch.bool)))
+    results = leaves(case.row.function(**inputs, mask=torch.zeros(case.shape((4,)), dtype=torch.bool)))
     assert all(result == 0 for result in results)
     for result in results:
         if result.requires_grad:

@@ -28,8 +28,9 @@ def test_vmap_equals_a_loop(case: Case) -> None:
     """Mapping over an outer axis equals calling the function for each of its entries, mask and weight included."""
     inputs, axes = case.build((3, 4)), batched(case)
     if case.row.tail:
-        inputs |= {"mask": torch.rand(3, 4) < 0.5, "weight": torch.rand(3, 4).double()}
-        axes |= {"mask": 0, "weight": 0}
+        shape = case.shape((3, 4))
+        inputs |= {"mask": torch.rand(shape) < 0.5, "weight": torch.rand(shape).double()}
+        axes |= {"mask": len(shape) - 2, "weight": len(shape) - 2}
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(leaves(case.row.function(**{**inputs, **dict(zip(axes, tensors, strict=True))})))

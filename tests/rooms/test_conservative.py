@@ -271,11 +271,33 @@ def test_critics_are_a_leading_axis(data: st.DataObject, t: float, sampled: bool
     q, at_data = data.draw(tensors((2, *wide))), data.draw(tensors((2, *shape)))
     density = data.draw(tensors(wide, -3.0, 3.0)) if sampled else None
     mask = data.draw(masks(shape))
-    knobs = {"log_density": density, "temperature": t, "mask": mask}
-    apart = [cql_logsumexp_penalty(q[e], at_data[e], **knobs) for e in range(2)]
-    close(cql_logsumexp_penalty(q, at_data, **knobs), sum(apart) / 2)
+    knobs = {"log_density": density, "temperature": t}
+    apart = [cql_logsumexp_penalty(q[e], at_data[e], **knobs, mask=mask) for e in range(2)]
+    both = mask.expand(2, *shape)  # only a density without critics tells that the first axis holds them
+    for each in (mask, both) if sampled else (both,):
+        close(cql_logsumexp_penalty(q, at_data, **knobs, mask=each), sum(apart) / 2)
     apart = [cql_max_penalty(q[e], at_data[e], mask=mask) for e in range(2)]
-    close(cql_max_penalty(q, at_data, mask=mask), sum(apart) / 2)
+    close(cql_max_penalty(q, at_data, mask=both), sum(apart) / 2)
+
+
+@pytest.mark.parametrize("rows", [3, 4], ids=["B != T", "B == T"])
+def test_a_weight_for_each_sequence_is_not_one_for_each_step(rows: int) -> None:
+    """[B] on [B, T] is refused, where B equals T too, and [T] as well; expanded it is right."""
+    q, at_data, log_multiplier = torch.randn(rows, 4, 7), torch.randn(rows, 4), torch.tensor(0.0)
+    calls = {
+        "cql_logsumexp_penalty": lambda **tail: cql_logsumexp_penalty(q, at_data, **tail),
+        "cql_max_penalty": lambda **tail: cql_max_penalty(q, at_data, **tail),
+        "cql_lagrange_losses": lambda **tail: cql_lagrange_losses(at_data, log_multiplier, **tail).penalty,
+    }
+    for name, call in calls.items():
+        for each in (torch.rand(rows), torch.rand(4)):
+            for tail in ({"weight": each}, {"mask": each > 0.5}):
+                wanted = rf"{name}: \w+: expected shape \[{rows}, 4\], got.+expand\({rows}, 4\)"
+                with pytest.raises(ValueError, match=wanted):
+                    call(**tail)
+        weight = torch.rand(rows)
+        wanted = (call(reduction="none") * weight[:, None]).mean()
+        close(call(weight=weight.unsqueeze(-1).expand(rows, 4)), wanted, 1e-5)
 
 
 def test_proposals_reach_the_penalty_only_through_their_arguments() -> None:
@@ -511,3 +533,39 @@ def test_calibration_of_several_critics(x: tuple[Tensor, Tensor, Tensor], data: 
     got = calibrated_value(both, reference)
     close(got, torch.stack([calibrated_value(part, reference) for part in both]))
     not_above(ensemble_mean(both), ensemble_mean(got))
+
+
+def test_a_multiplier_of_zero() -> None:
+    """log 0 is minus infinity: no penalty and no slope, with and without a bound."""
+    log_multiplier = torch.tensor(-math.inf, requires_grad=True)
+    gap = torch.tensor([7.0, 9.0], requires_grad=True)
+    for bound in (1e6, math.inf):
+        losses = cql_lagrange_losses(gap, log_multiplier, max_multiplier=bound)
+        assert losses.penalty == 0
+        assert losses.dual == 0
+        slopes = torch.autograd.grad(losses.penalty + losses.dual, (gap, log_multiplier))
+        assert all(bool((slope == 0).all()) for slope in slopes)
+
+
+def test_no_bound_on_the_multiplier() -> None:
+    """An infinite bound leaves the exponential as it is."""
+    gap, log_multiplier = torch.tensor([6.0], dtype=torch.float64), torch.tensor(30.0, dtype=torch.float64)
+    close(cql_lagrange_losses(gap, log_multiplier, max_multiplier=math.inf).penalty, math.exp(30.0))
+
+
+@pytest.mark.parametrize("density", [False, True], ids=["exact", "sampled"])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_candidates_masked_by_the_lowest_float(density: bool, temperature: float) -> None:
+    """What discrete environments put in place of impossible actions is as good as minus infinity."""
+    q, at_data = torch.randn(6, 5), torch.randn(6)
+    log_density = torch.randn(6, 5) if density else None
+    t = torch.tensor(temperature)
+    found = []
+    for lowest in (torch.finfo(torch.float32).min, -math.inf):
+        masked = q.clone()
+        masked[:, 3] = lowest
+        of = lambda x, y, t: cql_logsumexp_penalty(x, y, log_density=log_density, temperature=t)  # noqa: E731
+        found.append([of(masked, at_data, t), *gradients(of, masked, at_data, t)])
+    for one, other in zip(*found, strict=True):
+        assert bool(one.isfinite().all())
+        close(one, other, 1e-6)

@@ -220,3 +220,20 @@ def test_shapes_are_told_apart() -> None:
     for wrong in (torch.zeros(5, 1), torch.zeros(1), torch.zeros(2, 5, 3)):
         with pytest.raises(ValueError, match="log_std"):
             gaussian_log_prob(mean, wrong, mean)
+
+
+@pytest.mark.parametrize("margin", [1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 1e-300])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_every_margin_keeps_the_border_finite(margin: float, dtype: torch.dtype) -> None:
+    """The density at 1 - margin, to the digits of its logarithm; inside, the margin does not matter."""
+    action = torch.tensor([[1.0], [-1.0], [1.0000001], [0.5]], dtype=dtype)
+    mean, log_std = torch.zeros(4, 1, dtype=dtype), torch.zeros(1, dtype=dtype)
+    values = (mean, log_std, action)
+    got = tanh_gaussian_log_prob(mean, log_std, action=action, margin=margin)
+    slopes = gradients(lambda m, s, a: tanh_gaussian_log_prob(m, s, action=a, margin=margin), *values)
+    for x in (got, *slopes):
+        assert bool(x.isfinite().all())
+    x = (math.log(2 - margin) - math.log(margin)) / 2  # atanh(1 - margin)
+    exact = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - math.log(margin) - math.log(2 - margin)
+    close(got[:3], torch.full((3,), exact, dtype=got.dtype), 1e-6)
+    close(got[3], tanh_gaussian_log_prob(mean, log_std, action=action)[3])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 from comparison import close, gradients, not_above
@@ -183,3 +186,29 @@ def test_networks_must_match() -> None:
     with pytest.raises(ValueError, match="polyak_update_"):
         polyak_update_(target, [torch.ones(2, 1)])
     assert target[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("slow", "fast"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float32)], ids=str)
+def test_a_wider_copy_of_a_narrow_network_arrives(slow: torch.dtype, fast: torch.dtype) -> None:
+    """The copy is averaged in its own precision, so that small steps count."""
+    target, online = [torch.full((4,), 0.9, dtype=slow)], [torch.ones(4, dtype=fast)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2000):
+            polyak_update_(target, online, polyak=0.005)
+    close(target[0], torch.ones(4, dtype=slow), 1e-3)
+    assert target[0].dtype == slow
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_copy_in_16_bits_says_that_it_stands_still(dtype: torch.dtype) -> None:
+    """It stops on the way; at polyak 0 it shall, and at 1 it is exact."""
+    online = nn.Linear(2, 2).to(dtype)
+    target = copy.deepcopy(online)
+    with pytest.warns(UserWarning, match=r"polyak_update_: target: .+copy\.deepcopy\(online\)\.float\(\)") as said:
+        polyak_update_(target, online, polyak=0.005)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for polyak in (0.0, 1.0):
+            polyak_update_(target, online, polyak=polyak)

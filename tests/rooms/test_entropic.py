@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -448,3 +449,84 @@ def test_extreme_candidates_stay_finite(size: float, temperature: float) -> None
         (slope,) = gradients(lambda x, of=of: of(x, temperature=temperature), q)
         assert bool(value.isfinite().all())
         assert bool(slope.isfinite().all())
+
+
+LOWEST = {dtype: torch.finfo(dtype).min for dtype in (torch.float64, torch.float32, torch.bfloat16)}
+
+
+@pytest.mark.parametrize("dtype", LOWEST, ids=str)
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("density", [False, True], ids=["exact", "sampled"])
+def test_the_lowest_float_is_a_candidate_that_does_not_exist(
+    dtype: torch.dtype, temperature: float, density: bool
+) -> None:
+    """Masking by `finfo.min` is masking: value, gradients and second derivatives, that of the temperature included."""
+    q = torch.tensor([[1.0, 2.0, 0.5], [-3.0, 4.0, 4.0]], dtype=dtype)
+    masked = torch.cat([q, torch.full((2, 1), LOWEST[dtype], dtype=dtype)], -1)
+    exists = torch.tensor([[True, True, True, False]]).expand(2, 4)
+    log_density = torch.tensor([0.3, -0.2, 0.1, 0.4], dtype=dtype).expand(2, 4) if density else None
+    t = torch.tensor(temperature, dtype=torch.promote_types(dtype, torch.float32))
+    functions = {
+        "value": lambda x, t, **kw: soft_value(x, temperature=t, log_density=log_density, **kw),
+        "entropy": lambda x, t, **kw: softmax_entropy(x, temperature=t, **kw),
+    }
+    for name, of in functions.items():
+        log_count = math.log(4 / 3) if density and name == "value" else 0.0  # one more sample, of no weight
+        for order in (0, 1, 2):
+            got, wanted = (derivative(of, masked, t, order, **kw) for kw in ({}, {"mask": exists}))
+            if order == 0:
+                wanted = [wanted[0] - temperature * log_count]
+            for one, other in zip(got, wanted, strict=True):
+                if order == 1 and one.ndim == 0:
+                    other = other - 2 * log_count
+                assert bool(one.isfinite().all()), (name, order)
+                close(one, other.to(one.dtype), 1e-2 if dtype == torch.bfloat16 else 1e-5)
+    weights = softmax_weights(masked, temperature=temperature)
+    assert bool((weights[:, 3] == 0).all())
+    close(weights[:, :3], softmax_weights(q, temperature=temperature))
+
+
+def derivative(of: Callable[..., Tensor], x: Tensor, t: Tensor, order: int, **options: Tensor) -> list[Tensor]:
+    """The value; its slopes in x and t; or the slopes of these."""
+    x, t = x.clone().requires_grad_(), t.clone().requires_grad_()
+    value = of(x, t, **options)
+    if order == 0:
+        return [value.detach()]
+    slopes = torch.autograd.grad(value.sum(), (x, t), create_graph=True)
+    if order == 1:
+        return [slope.detach() for slope in slopes]
+    factor = torch.linspace(0.5, 1.5, x.shape[-1]).to(x)
+    return list(torch.autograd.grad((slopes[0] * factor).sum() + slopes[1], (x, t)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_smallest_temperature_gives_the_maximum(dtype: torch.dtype, sign: int) -> None:
+    """q / T is beyond every float: the best candidate is subtracted before, so that it alone is left."""
+    temperature = torch.finfo(torch.promote_types(dtype, torch.float32)).tiny
+    q = sign * torch.tensor([[4.0, 8.0, 6.0], [5.0, 5.0, -2.0]], dtype=dtype).requires_grad_()
+    best = (q == q.amax(-1, keepdim=True)).to(dtype)
+    best = best / best.sum(-1, keepdim=True)
+    for density in (None, torch.tensor([-3.0, 2.0, 0.5], dtype=dtype)):
+        value = soft_value(q, temperature=temperature, log_density=density)
+        assert torch.equal(value, q.amax(-1).to(value.dtype))
+    slope = torch.autograd.grad(soft_value(q, temperature=temperature).sum(), q)[0]
+    close(slope, best, 1e-6)
+    assert torch.equal(softmax_weights(q, temperature=temperature), best)
+    entropy = softmax_entropy(q, temperature=temperature)
+    ties = (q == q.amax(-1, keepdim=True)).sum(-1)
+    close(entropy, ties.to(entropy.dtype).log(), 1e-6)
+    assert bool((torch.autograd.grad(entropy.sum(), q)[0] == 0).all())
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e3, 1e30])
+def test_the_whole_range_of_units(scale: float) -> None:
+    """In float32, a change of the unit of return changes value and temperature alike, and no weight."""
+    q = torch.randn(5, 7)
+    density = torch.randn(5, 7)
+    for log_density in (None, density):
+        wanted = soft_value(q.double(), log_density=None if log_density is None else density.double(), temperature=0.3)
+        got = soft_value((q.double() * scale).float(), log_density=log_density, temperature=0.3 * scale)
+        close(got.double() / scale, wanted, 1e-5)
+    weights = softmax_weights((q.double() * scale).float(), temperature=0.3 * scale)
+    close(weights, softmax_weights(q, temperature=0.3), 1e-5)

@@ -12,7 +12,7 @@ from comparison import close, gradients
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
-from strategies import Episodes, batches, distinct, episodes, fractions, lengths, masks, reals, tensors
+from strategies import Episodes, batches, distinct, episodes, fractions, lengths, masks, reals, tensors, trajectories
 from torch import Tensor, library
 
 from offline_losses import (
@@ -522,3 +522,25 @@ def test_the_operator_is_registered_soundly() -> None:
         )
     totals = torch.vmap(lambda r, d: add(r, d, factor, False))(reward, done)
     close(totals, add(reward, done, factor, False))
+
+
+@given(data=st.data())
+def test_an_episode_return_with_a_discount_for_each_step(data: st.DataObject) -> None:
+    """The products of the discounts take the place of the powers; on the first step it is the discounted return."""
+    x = data.draw(trajectories())
+    discount = data.draw(tensors(tuple(x.reward.shape), 0.0, 1.0))
+    got = episode_return(x.reward, x.done, discount=discount)
+    close(got, ORACLES["episode_return"](x.reward.numpy(), x.done.numpy(), discount=discount.numpy()))
+    first = torch.nn.functional.pad(x.done[..., :-1], (1, 0), value=True)
+    close(got[first], discounted_return(x.reward, x.done, discount=discount)[first])
+    with pytest.raises(ValueError, match="return_filter: discount: expected shape"):
+        return_filter(x.reward, x.done, fraction=0.5, discount=discount)
+
+
+def test_images_are_not_rows_of_dimensions() -> None:
+    """A number for each image column is nobody's statistic; for each pixel or channel it is one call away."""
+    images = torch.rand(8, 3, 5, 4)
+    with pytest.raises(ValueError, match=r"observation_statistics: observation: .+got shape \[8, 3, 5, 4\].+flatten"):
+        observation_statistics(images)
+    close(observation_statistics(images.flatten(1)).mean.view(3, 5, 4), images.mean(0), 1e-6)
+    close(observation_statistics(images.movedim(1, -1).flatten(0, -2)).mean, images.mean((0, 2, 3)), 1e-6)

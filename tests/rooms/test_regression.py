@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -399,3 +400,55 @@ def test_huber_and_quantile_loss_meet(data: st.DataObject) -> None:
     prediction, target = data.draw(tensors(shape)), data.draw(tensors(shape))
     narrow = huber_loss(prediction, target, delta=1e-7) / 1e-7
     close(narrow, 2 * quantile_loss(prediction, target, quantile=0.5), 1e-6)
+
+
+@pytest.mark.parametrize(("loss", "knob"), [(quantile_loss, "quantile"), (expectile_loss, "expectile")])
+def test_a_level_for_each_output(loss: Callable[..., Tensor], knob: str) -> None:
+    """N quantiles of one distribution: the loss of each with its own level."""
+    levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, requires_grad=True)
+    prediction, target = torch.randn(2, 5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    got = loss(prediction, target, **{knob: levels}, reduction="none")
+    for i in range(3):
+        close(got[..., i], loss(prediction[..., i], target[..., i], **{knob: levels[i].item()}, reduction="none"))
+    close(loss(prediction, target, **{knob: levels.expand(2, 5, 3)}, reduction="none"), got)
+    assert torch.autograd.gradcheck(lambda level: loss(prediction, target, **{knob: level}), levels)
+    with pytest.raises(ValueError, match=rf"{knob}: expected shape \[\] or shape \[3\] or .+, got shape \[5\]"):
+        loss(prediction, target, **{knob: torch.full((5,), 0.5)})
+
+
+@pytest.mark.parametrize("loss", [squared_loss, huber_loss, expectile_loss, quantile_loss])
+def test_one_number_is_not_the_target_of_many(loss: Callable[..., Tensor]) -> None:
+    """A mean that was taken too early is refused; expanded by hand it is meant."""
+    prediction, target = torch.randn(4), torch.tensor(0.5)
+    with pytest.raises(ValueError, match=r"target: expected shape \[4\].+target\.expand_as\(prediction\) does"):
+        loss(prediction, target)
+    assert loss(prediction, target.expand_as(prediction)).isfinite()
+    assert loss(prediction[0], target).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "mend"),
+    [
+        ((2, 4, 1), (4,), r"Here prediction\.squeeze\(-1\) does\."),
+        ((2, 4), (4, 1), r"Here target\.squeeze\(-1\) does\."),
+        ((4,), (4, 1), r"Here target\.squeeze\(-1\) does\."),
+    ],
+)
+def test_a_trailing_axis_is_told_where_it_is(prediction: tuple[int, ...], target: tuple[int, ...], mend: str) -> None:
+    """Of critics too."""
+    with pytest.raises(ValueError, match=mend):
+        squared_loss(torch.zeros(prediction), torch.zeros(target))
+
+
+@pytest.mark.parametrize("given", [(2, 5), (2, 5, 1), (2, 1, 1)], ids=str)
+def test_a_mask_of_steps_is_expanded_by_the_call_that_is_named(given: tuple[int, ...]) -> None:
+    """Action chunks [B, T, A] with a mask for each step: the call of the message gives the mean over what exists."""
+    prediction, target = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
+    mask = torch.rand(given) < 0.7
+    with pytest.raises(ValueError, match=r"mask\.\S*expand\(2, 5, 3\) does") as said:
+        squared_loss(prediction, target, mask=mask)
+    found = re.search(r"(mask\.\S*expand\(2, 5, 3\))", str(said.value))
+    assert found
+    expanded = eval(found[1], {"mask": mask})
+    wanted = (prediction - target).square()[expanded].sum() / max(1, int(expanded.sum()))
+    close(squared_loss(prediction, target, mask=expanded), wanted, 1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from scipy.signal import lfilter
 from strategies import Trajectories, discounts, lengths, reals, tensors, trajectories
 from torch import Tensor
 
+import offline_losses
 from offline_losses import (
     bellman_target,
     discounted_return,
@@ -272,14 +274,45 @@ def test_what_a_terminal_step_hides_has_no_gradient(x: Trajectories) -> None:
         close(slope, plain)
 
 
+@given(x=trajectories(), discount=discounts)
+def test_all_returns_read_the_same_flags_alike(x: Trajectories, discount: float) -> None:
+    """`done` alone cuts: without a next value that counts, all returns to the end are one, whatever is terminated."""
+    x = x._replace(terminated=torch.rand(x.done.shape) < 0.5, next_value=torch.zeros_like(x.reward))
+    got = every_return(x, discount, lambda_=1.0)
+    for name in ("discounted", "100", "lambda"):
+        close(got[name], got["plain"])
+    close(every_return(x._replace(value=torch.zeros_like(x.value)), discount, 1.0)["advantage"], got["plain"])
+
+
 @given(data=st.data())
-def test_terminated_alone_ends_a_sequence(data: st.DataObject) -> None:
-    """A terminated step cuts, whether or not `done` says so too."""
+def test_a_discount_for_each_step(data: st.DataObject) -> None:
+    """Steps of differing duration: each return equals its loop, and equal ones are one number."""
     x = data.draw(trajectories())
-    forgotten = x._replace(done=x.done & ~x.terminated)
-    got, wanted = every_return(forgotten, 0.9), every_return(x, 0.9)
-    for name in ("discounted", "1", "3", "100", "lambda", "advantage"):
-        close(got[name], wanted[name])
+    one, two = (data.draw(tensors(x.reward.shape, 0.0, 1.0)) for _ in range(2))
+    same = torch.full_like(x.reward, 0.9)
+    for got, wanted in zip(every_return(x, same, same).values(), every_return(x, 0.9, 0.9).values(), strict=True):
+        close(got, wanted)
+    arrays = {name: field.numpy() for name, field in x._asdict().items()}
+    for name, knobs in {
+        "discounted_return": {"discount": one},
+        "n_step_return": {"discount": one, "n": data.draw(st.integers(1, 14))},
+        "lambda_return": {"discount": one, "lambda_": two},
+        "generalized_advantage": {"discount": one, "lambda_": two},
+    }.items():
+        names = [p for p in inspect.signature(getattr(offline_losses, name)).parameters if p in arrays]
+        names = names if name != "discounted_return" else ["reward", "done"]
+        plain = {knob: value.numpy() if isinstance(value, Tensor) else value for knob, value in knobs.items()}
+        got = getattr(offline_losses, name)(*(getattr(x, each) for each in names), **knobs)
+        close(got, ORACLES[name](*(arrays[each] for each in names), **plain))
+
+
+def test_a_semi_markov_return_by_hand() -> None:
+    """Two steps of two and three seconds: the discount of each is to the power of its duration."""
+    reward, done = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([False, False, True])
+    discount = 0.9 ** torch.tensor([2.0, 3.0, 1.0])
+    close(discounted_return(reward, done, discount=discount), torch.tensor([1 + 0.81 * 1.729, 1.729, 1.0]), 1e-6)
+    with pytest.raises(ValueError, match=r"discounted_return: discount: expected shape \[\] or shape \[3\]"):
+        discounted_return(reward, done, discount=discount[:2])
 
 
 @given(data=st.data())

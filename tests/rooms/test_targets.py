@@ -328,3 +328,22 @@ def test_double_q_chooses_with_one_and_values_with_the_other(data: st.DataObject
     rising = 2 * online.exp() - 1
     close(double_q_target(reward, rising, target, terminated), got)
     close(double_q_target(reward, online, -online, terminated), bellman_target(reward, -online.amax(-1), terminated))
+
+
+def test_zero_times_infinity_is_zero() -> None:
+    """At temperature 0 an impossible action's entropy, and what a probability or discount of 0 weighs, are nothing."""
+    reward, end = torch.ones(2, dtype=torch.float64), torch.tensor([False, False])
+    value = torch.tensor([3.0, 5.0], dtype=torch.float64)
+    never = torch.tensor([-INF, -1.0], dtype=torch.float64)
+    for zero in (0.0, torch.tensor(0.0, dtype=torch.float64)):
+        soft = lambda v, p, t=zero: soft_bellman_target(reward, v, p, end, temperature=t, discount=0.5)  # noqa: E731
+        close(soft(value, never), bellman_target(reward, value, end, discount=0.5))
+        for slope in gradients(soft, value, never):
+            assert bool(slope.isfinite().all())
+        close(bellman_target(reward, torch.tensor([INF, 1.0]).double(), end, discount=zero), reward)
+    q = torch.tensor([[2.0, -INF, INF], [2.0, 4.0, -INF]], dtype=torch.float64)
+    p = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]], dtype=torch.float64)
+    expected = lambda q, p: expected_target(reward, q, p, end, discount=0.5)  # noqa: E731
+    close(expected(q, p), torch.tensor([2.0, 2.5], dtype=torch.float64))
+    for slope in gradients(expected, q, p):
+        assert bool(slope.isfinite().all())

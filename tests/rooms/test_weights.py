@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from comparison import close, not_above
+from comparison import close, gradients, not_above
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
@@ -18,6 +18,7 @@ from offline_losses import (
     awr_weights,
     crr_weights,
     effective_sample_size,
+    nll_loss,
     normalize_weights,
     softmax_weights,
 )
@@ -206,3 +207,48 @@ def test_no_weight_at_all() -> None:
     for weight, mask in ((zeros, None), (zeros + 1, nobody), (zeros + NAN, nobody)):
         assert effective_sample_size(weight, mask=mask) == 0
         assert normalize_weights(weight, mask=mask).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("end", ["largest", "smallest"])
+def test_weights_at_the_ends_of_the_float(dtype: torch.dtype, end: str) -> None:
+    """Their scale does not matter: neither their sum nor their squares need to be floats."""
+    limits = torch.finfo(dtype)
+    scale = limits.max / 4 if end == "largest" else limits.tiny
+    weight = scale * torch.tensor([1.0, 2.0, 3.0, 0.0], dtype=dtype)
+    close(effective_sample_size(weight), torch.tensor(36 / 14, dtype=dtype), 1e-6)
+    close(normalize_weights(weight), torch.tensor([2 / 3, 4 / 3, 2.0, 0.0], dtype=dtype), 1e-6)
+    mask = torch.tensor([True, False, True, True])
+    close(effective_sample_size(weight, mask=mask), torch.tensor(1.6, dtype=dtype), 1e-6)
+    close(normalize_weights(weight, mask=mask), torch.tensor([0.75, 0.0, 2.25, 0.0], dtype=dtype), 1e-6)
+    if end == "largest":  # at the other end the slope itself is no float
+        slope = gradients(lambda w: effective_sample_size(w) * scale, weight)[0]
+        wanted = gradients(effective_sample_size, torch.tensor([1.0, 2.0, 3.0, 0.0], dtype=dtype))[0]
+        close(slope, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("of", [awr_weights, crr_weights])
+def test_no_bound(of: Callable[..., Tensor]) -> None:
+    """An infinite bound is none, the plain exponential."""
+    advantage = torch.linspace(-90, 90, 19, dtype=torch.float64)
+    close(of(advantage, max_weight=INF), advantage.exp(), 1e-12)
+    assert of(torch.tensor([100.0]), max_weight=INF).isinf().all()
+
+
+@pytest.mark.parametrize("of", [awr_weights, crr_weights])
+def test_a_bound_beyond_half_precision_is_its_largest_number(of: Callable[..., Tensor]) -> None:
+    """A finite bound gives finite weights, in float16 too."""
+    weights = of(torch.tensor([1.0, 200.0], dtype=torch.float16), max_weight=1e6)
+    assert weights.tolist() == [pytest.approx(math.e, rel=1e-3), 65504.0]
+
+
+def test_no_weight_is_no_loss() -> None:
+    """Zero times an infinite loss is zero: an action that the policy cannot take, and that nobody shall imitate."""
+    log_prob = torch.tensor([-1.0, -INF, -INF], requires_grad=True)
+    weight = torch.tensor([2.0, 0.0, 0.0])
+    loss = nll_loss(log_prob, weight=weight, reduction="sum")
+    loss.backward()
+    assert loss == 2
+    assert log_prob.grad is not None
+    assert log_prob.grad.tolist() == [-2, 0, 0]
+    assert nll_loss(log_prob, weight=torch.tensor([2.0, 0.0, 1.0])).isinf()
