@@ -62,7 +62,7 @@ def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tens
     if is_tracing():
         kept: Tensor = _best_episodes(reward, done, fraction, discount, by)
         return kept
-    return _by_steps(reward, done, fraction, discount, by)
+    return _best_by_scatter(reward, done, fraction, discount, by)
 
 
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
@@ -101,11 +101,11 @@ def _double(discount: Knob, like: Tensor) -> Tensor:
 def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:
     """The sum of each episode on its first step; outside of generated code the same for episodes of the same terms."""
     if terms.is_cuda:  # `scatter_add` would add in whatever order there
-        return _sorted(terms, first_step)
+        return _scattered_in_order(terms, first_step)
     return torch.zeros_like(terms).scatter_add(-1, first_step, terms)
 
 
-def _sorted(terms: Tensor, first_step: Tensor) -> Tensor:
+def _scattered_in_order(terms: Tensor, first_step: Tensor) -> Tensor:
     """The same by an operator that, on a card, sorts by index and adds up the values of each on their own."""
     row = torch.arange(terms.shape[:-1].numel(), device=terms.device).view(*terms.shape[:-1], 1)
     place = (row * terms.shape[-1] + first_step).flatten()
@@ -119,26 +119,26 @@ def _sorted(terms: Tensor, first_step: Tensor) -> Tensor:
 )
 def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     """Discounted sum of each episode on all of its steps, or transposed: its plain sum, discounted on each step."""
-    return (_sum_of_pieces if x.is_cpu else _sum_of_steps)(x, done, discount, transposed)
+    return (_sum_by_segments if x.is_cpu else _sum_by_scatter)(x, done, discount, transposed)
 
 
-def _sum_of_steps(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
+def _sum_by_scatter(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     first_step, factor = _powers(done, discount)
     terms = x.double()
     total = _scattered(terms if transposed else terms * factor, first_step).gather(-1, first_step)
     return total * factor if transposed else total
 
 
-def _sum_of_pieces(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
+def _sum_by_segments(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     result = torch.empty(x.shape, dtype=torch.float64)
     if x.numel():
         last, length = _episodes(done)
         for steps, pieces, factor in _blocks(last, length, discount):
             terms = x.reshape(-1)[steps].double()
             if transposed:
-                result.view(-1)[steps] = _times(_sums(terms, pieces).repeat_interleave(pieces), factor)
+                result.view(-1)[steps] = _times(_segment_sums(terms, pieces).repeat_interleave(pieces), factor)
             else:
-                result.view(-1)[steps] = _sums(_times(terms, factor), pieces).repeat_interleave(pieces)
+                result.view(-1)[steps] = _segment_sums(_times(terms, factor), pieces).repeat_interleave(pieces)
     return result
 
 
@@ -166,7 +166,7 @@ _episode_sum.register_autograd(_transpose, setup_context=_save)
     schema="(Tensor reward, Tensor done, Tensor fraction, Tensor discount, str by) -> Tensor",
 )
 def _best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    return (_by_episodes if done.is_cpu else _by_steps)(reward, done, fraction, discount, by)
+    return (_best_by_segments if done.is_cpu else _best_by_scatter)(reward, done, fraction, discount, by)
 
 
 @_best_episodes.register_fake
@@ -174,7 +174,7 @@ def _(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str)
     return torch.empty_like(done, memory_format=torch.contiguous_format)
 
 
-def _row_by_row(operator: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+def _mapped_by_rows(operator: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
     rows = [
         operator(*(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)))
         for i in range(info.batch_size)
@@ -183,10 +183,10 @@ def _row_by_row(operator: Any, info: Any, in_dims: tuple[int | None, ...], *argu
 
 
 for _operator in (_episode_sum, _best_episodes):
-    _operator.register_vmap(partial(_row_by_row, _operator))
+    _operator.register_vmap(partial(_mapped_by_rows, _operator))
 
 
-def _by_steps(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+def _best_by_scatter(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
     """The choice by operators whose shapes depend on no value: an episode is represented by its first step."""
     end = sequence_end(done).flatten()
     start, step = sequence_start(end), torch.arange(end.numel(), device=end.device)
@@ -195,29 +195,30 @@ def _by_steps(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, 
     order = score.sort(descending=True, stable=True).indices
     if by == "episodes":
         used = start[order].cumsum(-1) - 1
-        limit = _share(fraction, start.sum())
+        limit = _rounded_share(fraction, start.sum())
     else:
         last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
         length = torch.where(start, last_step - step + 1, 0)
         used = length[order].cumsum(-1)
-        limit = _share(fraction, torch.full_like(used[0], end.numel())) + 1
+        limit = _rounded_share(fraction, torch.full_like(used[0], end.numel())) + 1
     first = start[order] & (start[order].cumsum(-1) == 1)
     kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
     return kept.gather(-1, first_step).view(done.shape)
 
 
-def _share(fraction: Knob, total: Tensor) -> Tensor:
+def _rounded_share(fraction: Knob, total: Tensor) -> Tensor:
     return (fraction * total.double() + 0.5).floor().long()
 
 
-def _by_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
+def _best_by_segments(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
     """The choice with the episodes as pieces of different length."""
     last, length = _episodes(done)
     reward, blocks = reward.reshape(-1), _blocks(last, length, discount)
-    score = torch.cat([_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks])
+    scores = [_segment_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks]
+    score = torch.cat(scores)
     order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
     used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
-    share = int(_share(fraction, used[-1]))
+    share = int(_rounded_share(fraction, used[-1]))
     kept = torch.zeros(len(length) + 1, dtype=torch.int8)  # one more, behind the end
     kept[order[used <= share]] = 1
     kept[order[0]] = 1
@@ -247,10 +248,10 @@ def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[sl
     for start, stop in pairwise([*starts, len(last)]):
         pieces = length[start:stop]
         steps = slice(int(last[start] + 1 - pieces[0]), int(last[stop - 1] + 1))
-        yield steps, pieces, None if powers is None else powers[_places(pieces)]
+        yield steps, pieces, None if powers is None else powers[_step_in_episode(pieces)]
 
 
-def _places(pieces: Tensor) -> Tensor:
+def _step_in_episode(pieces: Tensor) -> Tensor:
     """How many steps of its episode lie before each step."""
     first = (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
     return torch.arange(len(first)) - first
@@ -260,5 +261,5 @@ def _times(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * factor
 
 
-def _sums(steps: Tensor, pieces: Tensor) -> Tensor:
+def _segment_sums(steps: Tensor, pieces: Tensor) -> Tensor:
     return torch.segment_reduce(steps, "sum", lengths=pieces, unsafe=True)
