@@ -1,0 +1,296 @@
+"""Every recipe of the lineage runs, and gives the number of what it stands for, at large advantages too."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+from torch.nn import functional
+
+import offline_losses
+
+PAGES = Path(__file__).parents[1] / "docs" / "lineage"
+E, B, N, A, STEPS = 2, 12, 5, 3, 12
+CALL = re.compile(r"\b(" + "|".join(offline_losses.__all__) + r")\(")
+
+
+def recipes() -> Iterator[tuple[str, str, str]]:
+    """Page, function and expression of each recipe."""
+    for page in sorted(PAGES.glob("*.md")):
+        section, last = "", ""
+        for line in page.read_text().splitlines():
+            if line.startswith("#"):
+                section = line.lstrip("#").split(",")[0].strip(" `")
+            cells = re.split(r"(?<!\\)\|", line.strip().strip("|")) if line.startswith("|") else []
+            if cells and set(line) <= set("| -"):
+                continue
+            if cells and cells[-1].strip() == "theirs from ours":
+                last = section
+            elif cells and last == section:
+                for code in re.findall(r"`([^`]+)`", cells[-1]):
+                    if CALL.search(code) or code.startswith(("E * loss.", "loss.", "(o - mean)", "((o - mean)")):
+                        yield page.stem, section, code
+
+
+RECIPES = sorted(set(recipes()))
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape)
+
+
+def names(page: str, section: str) -> dict[str, Any]:
+    """What the letters of the tables stand for on this page."""
+    torch.manual_seed(0)
+    done, terminated = torch.rand(STEPS) < 0.3, torch.rand(STEPS) < 0.2
+    done = done | terminated
+    done[-1] = True
+    numbers = {"E": E, "B": B, "N": N, "A": A, "T": 0.5, "beta": 3.0, "lam": 0.5, "gamma": 0.9, "eps": 0.1}
+    numbers |= {"tau": 0.1, "delta": 0.7, "e": 0.7, "alpha": 0.3, "w": 5.0, "beta1": 0.01, "step_size": 0.1, "f": 0.3}
+    time = {"r": drawn(STEPS), "v": drawn(STEPS), "next_v": drawn(STEPS), "done": done, "terminated": terminated}
+    time |= {"truncated": done & ~terminated, "interval": torch.tensor([1.0, 3.0] * 6), "v_tm1": drawn(STEPS)}
+    time |= {"n": 3, "steps": STEPS, "failed": torch.rand(STEPS) < 0.3, "q_tm1": drawn(STEPS), "lam": 0.8}
+    pages: dict[str, dict[str, Any]] = {
+        "regression": {"q": drawn(B), "y": drawn(B), "v": drawn(B), "x": drawn(B), "theta": drawn(N)},
+        "entropic": {"q": drawn(B, N), "log_mu": drawn(B, N), "logits": drawn(B, N), "advantage": drawn(B)},
+        "recurrence": {**time, "delta": drawn(STEPS)},
+        "returns": time,
+        "filters": {**time, "n": int(done.sum()), "o": drawn(B, A), "mean": drawn(A), "std": drawn(A).exp(), "N": B},
+        "targets": {
+            **time,
+            "next_q": drawn(STEPS, N),
+            "next_q_target": drawn(STEPS, N),
+            "p": drawn(STEPS, N).softmax(-1),
+            "log_prob": drawn(STEPS),
+            "q_t_selector": drawn(STEPS, N),
+            "q_t_value": drawn(STEPS, N),
+        },
+        "ensemble": {"q": drawn(E, B, N), "subset": torch.tensor([1]), "slow": [drawn(3)], "fast": [drawn(3)]},
+        "weights": {"a": 3 * drawn(B), "w": drawn(B).exp(), "log_weight": drawn(B), "chosen": drawn(B) > 0},
+        "conservative": {
+            "q": drawn(E, B, N),
+            "q_data": drawn(E, B),
+            "q_with_data": drawn(E, B, N + 1),
+            "log_mu": drawn(B, N),
+            "g": drawn(B),
+            "tau": 10.0,
+            "loss": offline_losses.cql_lagrange_losses(drawn(E, B), torch.tensor(0.3)),
+        },
+        "density": {
+            "mu": drawn(B, A),
+            "log_std": drawn(B, A),
+            "sigma": drawn(B, A).exp(),
+            "log_sigma": drawn(B, A),
+            "std": drawn(B, A).exp(),
+            "a": drawn(B, A).tanh(),
+            "x": drawn(B, A),
+            "low": torch.full((A,), -2.0),
+            "high": torch.full((A,), 3.0),
+        },
+        "policy": {
+            "log_prob": drawn(B),
+            "data_log_prob": drawn(B),
+            "w": drawn(B).exp(),
+            "adv": drawn(B),
+            "policy_action": drawn(B, A),
+            "action": drawn(B, A),
+            "q": drawn(B) if section == "td3_bc_loss" else drawn(E, B),
+            "q_min": drawn(B),
+            "log_T": torch.tensor(-0.7),
+        },
+    }
+    found = {**vars(offline_losses), "torch": torch, "math": math, **numbers, **pages[page]}
+    if page == "policy":
+        found["m"] = found["q"].abs().mean()
+        found["w"] = found["w"] if section == "nll_loss" else 5.0
+    if page == "regression":
+        found["q"] = drawn(E, B) if section in ("squared_loss", "huber_loss") else found["q"]
+    if page == "targets" and section == "soft_bellman_target":
+        found["next_q"] = drawn(STEPS)
+    return found
+
+
+def value(code: str, letters: dict[str, Any]) -> Any:
+    """What a recipe gives."""
+    if "zip(theta, tau)" in code:
+        letters = {**letters, "tau": (torch.arange(N) + 0.5) / N}
+    if "v[:-1]" in code:
+        letters = {**letters, "v": drawn(STEPS + 1)}
+    if "ensemble_mean(next_q)" in code:
+        letters = {**letters, "next_q": drawn(E, STEPS, N), "next_q_target": drawn(E, STEPS, N)}
+    return eval(code, letters)
+
+
+@pytest.mark.parametrize(("page", "section", "code"), RECIPES)
+def test_every_recipe_runs(page: str, section: str, code: str) -> None:
+    """An expression of the letters that the page explains, with finite numbers for a result."""
+    result = value(code, names(page, section))
+    for leaf in result if isinstance(result, tuple) else [result]:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            assert bool(leaf.isfinite().all())
+        else:
+            assert leaf is None or leaf.dtype == torch.bool
+
+
+def discounted(x: SimpleNamespace, end: Tensor, discount: float = 0.9) -> Tensor:
+    """Rewards to the end of an episode, by a loop."""
+    total, out = torch.tensor(0.0), []
+    for t in reversed(range(STEPS)):
+        total = x.r[t] + (0.0 if end[t] else discount * total)
+        out.append(total)
+    return torch.stack(out[::-1])
+
+
+THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
+    # regression
+    'squared_loss: 0.5 * squared_loss(q, y, reduction="none")': lambda x: 0.5 * (x.q - x.y) ** 2,
+    "squared_loss: E * squared_loss(q, y)": lambda x: sum(functional.mse_loss(q, x.y) for q in x.q),
+    "huber_loss: E * huber_loss(q, y)": lambda x: sum(functional.smooth_l1_loss(q, x.y) for q in x.q),
+    "huber_loss: huber_loss(q, y, delta=delta)": lambda x: functional.huber_loss(x.q, x.y.expand(E, B), delta=x.delta),
+    "huber_loss: huber_loss(q, y, delta=beta) / beta": lambda x: functional.smooth_l1_loss(
+        x.q, x.y.expand(E, B), beta=x.beta
+    ),
+    "expectile_loss: expectile_loss(v, q, expectile=e)": lambda x: (
+        torch.where(x.q > x.v, x.e, 1 - x.e) * (x.q - x.v) ** 2
+    ).mean(),
+    'quantile_loss: huber_loss(x, y, weight=(tau - (y < x).float()).abs(), reduction="none")': lambda x: (
+        (x.tau - (x.y < x.x).float()).abs() * functional.huber_loss(x.x, x.y, reduction="none")
+    ),
+    # entropic
+    "soft_value: eps * T + soft_value(q, log_density=torch.zeros_like(q), temperature=T)": lambda x: (
+        x.eps * x.T + x.T * (x.q / x.T).exp().mean(-1).log()
+    ),
+    "soft_value: math.log(N) + soft_value(q, log_density=log_mu)": lambda x: (x.q - x.log_mu).logsumexp(-1),
+    "soft_value: T * math.log(N) + soft_value(q, log_density=log_mu / T, temperature=T)": lambda x: (
+        x.T * ((x.q - x.log_mu) / x.T).logsumexp(-1)
+    ),
+    "soft_value: soft_value(q, temperature=T)": lambda x: x.T * (x.q / x.T).logsumexp(-1),
+    "softmax_weights: softmax_weights(q, temperature=T)": lambda x: (x.q / x.T).softmax(-1),
+    "softmax_weights: B * softmax_weights(advantage, temperature=lam)": lambda x: B * (x.advantage / x.lam).softmax(-1),
+    "softmax_entropy: softmax_entropy(logits)": lambda x: torch.distributions.Categorical(logits=x.logits).entropy(),
+    # weights
+    "awr_weights: awr_weights(a, temperature=1 / beta)": lambda x: (x.beta * x.a).exp().clamp(max=100),
+    "awr_weights: awr_weights(a, temperature=lam)": lambda x: (x.a / x.lam).exp().clamp(max=100),
+    "awr_weights: awr_weights(a, temperature=lam, max_weight=math.inf)": lambda x: (x.a / x.lam).exp(),
+    "awr_weights: awr_weights((a - a.mean()) / (a.std(correction=0) + 1e-5), max_weight=20)": lambda x: (
+        ((x.a - x.a.mean()) / (x.a.std(correction=0) + 1e-5)).exp().clamp(max=20)
+    ),
+    "crr_weights: crr_weights(a, temperature=beta)": lambda x: (x.a / x.beta).exp().clamp(max=20),
+    "normalize_weights: B * softmax_weights(a, temperature=lam)": lambda x: B * (x.a / x.lam).softmax(0),
+    "normalize_weights: softmax_weights(a, temperature=T, mask=chosen)": lambda x: torch.where(
+        x.chosen, torch.where(x.chosen, x.a / x.T, -math.inf).softmax(0), 0.0
+    ),
+    "effective_sample_size: effective_sample_size(log_weight.exp()) / B": lambda x: (
+        (2 * x.log_weight.logsumexp(0) - (2 * x.log_weight).logsumexp(0)).exp() / B
+    ),
+    # density
+    "gaussian_log_prob: gaussian_log_prob(mu, std.log(), a)": lambda x: Independent(Normal(x.mu, x.std), 1).log_prob(
+        x.a
+    ),
+    "gaussian_log_prob: gaussian_log_prob(mu.tanh(), log_std.clamp(-20, 2), a)": lambda x: Independent(
+        Normal(x.mu.tanh(), x.log_std.clamp(-20, 2).exp()), 1
+    ).log_prob(x.a),
+    "tanh_gaussian_log_prob: tanh_gaussian_log_prob(mu, log_std, pre_tanh=x)": lambda x: (
+        Normal(x.mu, x.log_std.exp()).log_prob(x.x) - (1 - x.x.tanh() ** 2).log()
+    ).sum(-1),
+    # conservative
+    "cql_logsumexp_penalty: w * E * cql_logsumexp_penalty(q_with_data, q_data, temperature=T)": lambda x: (
+        x.w * sum((x.T * (q / x.T).logsumexp(-1) - y).mean() for q, y in zip(x.q_with_data, x.q_data, strict=True))
+    ),
+    "cql_logsumexp_penalty: w * E * (T * math.log(N) + cql_logsumexp_penalty(q, q_data, log_density=log_mu / T, "
+    "temperature=T))": lambda x: (
+        x.w * sum((x.T * ((q - x.log_mu) / x.T).logsumexp(-1) - y).mean() for q, y in zip(x.q, x.q_data, strict=True))
+    ),
+    "cql_logsumexp_penalty: alpha * w * E * (math.log(N) + cql_logsumexp_penalty(q, q_data, log_density=log_mu) - "
+    "tau)": lambda x: (
+        x.alpha
+        * sum(
+            x.w * ((q - x.log_mu).logsumexp(-1).mean() - y.mean() - x.tau) for q, y in zip(x.q, x.q_data, strict=True)
+        )
+    ),
+    "calibrated_value: calibrated_value(q, g)": lambda x: torch.maximum(x.q, x.g.view(1, B, 1)),
+    # policy
+    'nll_loss: nll_loss(log_prob, weight=w, reduction="sum")': lambda x: -(x.w * x.log_prob).sum(),
+    "nll_loss: w.mean() * nll_loss(log_prob)": lambda x: -(x.log_prob * x.w.unsqueeze(-1)).mean(),
+    "nll_loss: nll_loss(log_prob, weight=adv * w)": lambda x: -(x.w * x.adv * x.log_prob).mean(),
+    "td3_bc_loss: td3_bc_loss(q, policy_action, action, q_weight=2.5 * m / (m + 1e-7))": lambda x: (
+        -2.5 / (x.q.abs().mean() + 1e-7) * x.q.mean() + functional.mse_loss(x.policy_action, x.action)
+    ),
+    "td3_bc_loss: beta1 * A * td3_bc_loss(q_min, policy_action, action, q_weight=1 / (beta1 * A))": lambda x: (
+        x.beta1 * (x.policy_action - x.action).square().sum(-1) - x.q_min / x.q_min.abs().mean()
+    ).mean(),
+    "sac_policy_loss: sac_policy_loss(log_prob, ensemble_min(q), temperature=T)": lambda x: (
+        x.T * x.log_prob - torch.minimum(*x.q)
+    ).mean(),
+    "temperature_loss: log_T / log_T.exp() * temperature_loss(log_T, log_prob, target_entropy=-A)": lambda x: (
+        -(x.log_T * (x.log_prob - A)).mean()
+    ),
+    # time
+    "discounted_return: discounted_return(r, done, discount=gamma)": lambda x: discounted(x, x.done),
+    "discounted_return: torch.where(failed, r / (1 - gamma), discounted_return(r, done, discount=gamma))": lambda x: (
+        torch.where(x.failed, x.r / 0.1, discounted(x, x.done))
+    ),
+    "episode_return: episode_return(r, done)[done]": lambda x: torch.stack(
+        [part.sum() for part in torch.tensor_split(x.r, (x.done.nonzero().squeeze(-1) + 1).tolist())[:-1]]
+    ),
+    # targets
+    "bellman_target: bellman_target(r, next_v, terminated, discount=gamma**interval)": lambda x: (
+        x.r + 0.9**x.interval * ~x.terminated * x.next_v
+    ),
+    "expected_target: expected_target(r, next_q - T * p.log(), p, terminated, discount=gamma)": lambda x: (
+        x.r + 0.9 * ~x.terminated * (x.p * (x.next_q - x.T * x.p.log())).sum(-1)
+    ),
+    "soft_bellman_target: soft_bellman_target(r, next_q, -log_prob, terminated, temperature=T, discount=gamma)": (
+        lambda x: x.r + 0.9 * ~x.terminated * (x.next_q + x.T * x.log_prob)
+    ),
+    "double_q_target: double_q_target(r, next_q, next_q_target, terminated, discount=gamma)": lambda x: (
+        x.r + 0.9 * ~x.terminated * x.next_q_target[range(STEPS), x.next_q.argmax(-1)]
+    ),
+    # ensemble
+    "ensemble_min: ensemble_mix(q, lambda_=0.75)": lambda x: 0.75 * x.q.min(0).values + 0.25 * x.q.max(0).values,
+    "ensemble_min: ensemble_mix(q).amax(-1)": lambda x: (
+        (0.75 * x.q.min(0).values + 0.25 * x.q.max(0).values).max(-1).values
+    ),
+    # filters
+    "reward_scale: reward_scale(r, done)": lambda x: (
+        1000 / (offline_losses.episode_return(x.r, x.done).max() - offline_losses.episode_return(x.r, x.done).min())
+    ),
+}
+"""The number that the recipe stands for, in plain PyTorch, as the implementation of the row computes it."""
+
+
+@pytest.mark.parametrize("recipe", THEIRS)
+def test_a_recipe_gives_their_number(recipe: str) -> None:
+    """Ours, turned round as the page says, is theirs."""
+    section, _, code = recipe.partition(": ")
+    page = next(page for page, name, each in RECIPES if (name, each) == (section, code))
+    letters = names(page, section)
+    torch.testing.assert_close(value(code, letters), THEIRS[recipe](SimpleNamespace(**letters)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("advantage", [[100.0, 200.0], [-300.0, -200.0], [1000.0, 1000.0, 0.0]])
+def test_recipes_hold_at_large_advantages(advantage: list[float]) -> None:
+    """A softmax over the batch stays one, and a bound stays a bound."""
+    a = torch.tensor(advantage)
+    letters = {**names("weights", ""), "a": a, "B": len(a), "lam": 1.0, "T": 1.0, "chosen": torch.ones(len(a)).bool()}
+    for page, section, code in RECIPES:
+        if page == "weights" and re.search(r"\ba\b", code) and "inf" not in code:
+            got = value(code, letters)
+            assert bool(got.isfinite().all()), code
+            if "softmax" in code:
+                wanted = a.double().softmax(0).float() * (len(a) if code.startswith("B") else 1)
+                torch.testing.assert_close(got, wanted, msg=f"{section}: {code}")
+
+
+def test_every_function_with_a_table_has_a_recipe() -> None:
+    """The pattern that finds recipes finds them on every page."""
+    assert {page for page, _, _ in RECIPES} == {page.stem for page in PAGES.glob("*.md")} - {"index", "defects"}
+    assert len(RECIPES) > 70
