@@ -263,8 +263,8 @@ def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
     return torch.maximum(q_candidates, reference_value.unsqueeze(-1)).to(promoted(q_candidates, reference_value))
 
 
-def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:
-    """A maximum less the data's value; 0 without candidates, where there is nothing to hold against the data's."""
+def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:  # [*batch, N], [*batch], [*batch]
+    """The maximum minus the data's value; 0 for a sample without candidates, which pushes nothing up or down."""
     return torch.where(q.detach().amax(-1) != -torch.inf, value - q_data, 0.0)
 
 

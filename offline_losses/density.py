@@ -129,7 +129,11 @@ def tanh_gaussian_log_prob(
     return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
 
 
-def _gaussian(mean: Tensor, log_std: Tensor, x: Tensor) -> Tensor:
+def _gaussian(
+    mean: Tensor,  # [*batch, A]
+    log_std: Tensor,  # [*batch, A] or [A]
+    x: Tensor,  # [*batch, A]
+) -> Tensor:
     log_scale = upcast(log_std)
     z = (x - upcast(mean)) * torch.exp(-log_scale)
     return (-0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)

@@ -152,7 +152,11 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
 
 
 def _scaled(
-    function: str, q: Tensor, log_density: Tensor | None, temperature: Knob, mask: Tensor | None
+    function: str,
+    q: Tensor,  # [*batch, N]
+    log_density: Tensor | None,  # [*batch, N]
+    temperature: Knob,  # []
+    mask: Tensor | None,  # [*batch, N]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q/T − log μ less the best candidate's, which candidates count, T times that of the best, which rows have any.
 
@@ -173,11 +177,17 @@ def _scaled(
     return torch.where(counts, below, 0.0) / temperature, counts, best.squeeze(-1), row.squeeze(-1)
 
 
-def _exponentials(scaled: Tensor, counts: Tensor) -> Tensor:
+def _exponentials(
+    scaled: Tensor,  # [*batch, N]
+    counts: Tensor,  # [*batch, N]
+) -> Tensor:
     return torch.where(counts, scaled.exp(), 0.0)
 
 
-def _normalizer(e: Tensor, row: Tensor) -> Tensor:
+def _normalizer(
+    e: Tensor,  # [*batch, N]
+    row: Tensor,  # [*batch]
+) -> Tensor:
     """The sum of the exponentials; one for a row without candidates, since the logarithm of zero has no gradient."""
     return torch.where(row, keep(e.sum(-1)), 1.0)
 

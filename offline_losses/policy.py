@@ -145,8 +145,11 @@ def sac_policy_loss(
 
     $$T \log \pi(a \mid s) - Q(s, a), \qquad a \sim \pi(\cdot \mid s) \text{ reparameterized}$$
 
+    For one sampled action. Over all actions of a discrete policy, `[*batch, N]`, this would be their plain mean; the
+    expectation is `(probability * (temperature * log_prob - q)).sum(-1).mean()`.
+
     Args:
-        log_prob: `[*batch]`, of the sampled action.
+        log_prob: `[*batch]`, of the sampled action; not `[*batch, N]` of all.
         q: `[*batch]`, of the same action, critics reduced.
         temperature: $T \ge 0$, units of return. Detach a learned one: it is trained by
             `temperature_loss`, and this loss would move it by the entropy alone, towards no target.

@@ -52,6 +52,10 @@ def linear_recurrence(b: Tensor, a: Tensor, *, cut: Tensor | None = None) -> Ten
     return solve(b.to(wide), a.to(wide), cut, None)
 
 
-def discounted_recurrence(b: Tensor, factor: Knob, done: Tensor) -> Tensor:
-    """`linear_recurrence` with a factor for each step, or the same for all, which compiled code never spreads out."""
+def discounted_recurrence(
+    b: Tensor,  # [*batch, T]
+    factor: Knob,  # [] or [*batch, T]
+    done: Tensor,  # [*batch, T]
+) -> Tensor:
+    """`linear_recurrence` whose factor may be one number for all steps, which compiled code never expands."""
     return solve(b, scalar(factor, b).to(b.dtype), done, None)

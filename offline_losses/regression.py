@@ -183,8 +183,8 @@ def quantile_loss(
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
         target: `[*batch]`, or the prediction's shape.
-        quantile: the share of targets that shall lie below the prediction, in (0, 1); also a tensor of the prediction's
-            last axis, a level for each of its quantiles, or of its shape.
+        quantile: the share of targets that should lie below the prediction, in (0, 1); also a tensor of the
+            prediction's last axis, a level for each of its quantiles, or of its shape.
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
@@ -215,5 +215,9 @@ def quantile_loss(
     return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction)
 
 
-def _residual(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+def _residual(
+    prediction: Tensor,  # [*batch] or [E, *batch]
+    target: Tensor,  # [*batch]
+    mask: Tensor | None,  # of either shape
+) -> Tensor:
     return select(mask, upcast(target.detach()) - upcast(prediction))

@@ -187,12 +187,19 @@ def double_q_target(
     return _bootstrap(reward, _alive(value, terminated), discount).to(promoted(reward, next_q_target))
 
 
-def _alive(tensor: Tensor, terminated: Tensor) -> Tensor:
+def _alive(
+    tensor: Tensor,  # [*batch] or [*batch, N]
+    terminated: Tensor,  # [*batch] or [*batch, 1]
+) -> Tensor:
     """Zero, in value and gradient, behind a terminated step."""
     return torch.where(terminated, 0.0, upcast(tensor))
 
 
-def _bootstrap(reward: Tensor, value: Tensor, discount: Knob) -> Tensor:
+def _bootstrap(
+    reward: Tensor,  # [*batch]
+    value: Tensor,  # [*batch], 0 where terminated
+    discount: Knob,  # [] or [*batch]
+) -> Tensor:
     return upcast(reward) + times(discount, value)
 
 

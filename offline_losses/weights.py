@@ -142,9 +142,11 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
 @public
 def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    r"""Number of equally weighted samples that tell as much (ESS): N for equal weights, 1 if one dominates.
+    r"""Number of equally weighted samples that carry as much information: N for equal weights, 1 if one dominates.
 
     $$n_{\text{eff}} = \frac{\left( \sum_i w_i \right)^2}{\sum_i w_i^2}$$
+
+    The effective sample size (ESS).
 
     Args:
         weight: `[*batch]`, non-negative; their scale does not matter.

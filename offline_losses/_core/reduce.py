@@ -64,7 +64,7 @@ def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
 def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none".
 
-    What has no weight adds nothing, be its loss infinite.
+    An element of weight zero adds nothing, even if its loss is infinite.
     """
     if weight is not None:
         weight = select(mask, upcast(weight.detach()))
