@@ -15,5 +15,18 @@ def _seed() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--compile-all` generates code for every function, not only the main ones (minutes)."""
+    """`--compile-all` generates code for every function, not only the main ones, and for every dtype (minutes)."""
     parser.addoption("--compile-all", action="store_true", help="generate code for every compiled function")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is too long for every run says so."""
+    config.addinivalue_line("markers", "thorough: one more of a kind that is compiled; runs with --compile-all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out one more of a kind."""
+    if not config.getoption("--compile-all"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]

@@ -51,7 +51,7 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("awr", CARTPOLE, "", "value_loss"),
         ("iql", PENDULUM, "", "critic_loss"),
         ("iql", CARTPOLE, "", "critic_loss"),
-        ("iql", PENDULUM, "--compile", "critic_loss"),
+        pytest.param("iql", PENDULUM, "--compile", "critic_loss", marks=pytest.mark.thorough),
         ("cql", PENDULUM, "", "gap"),
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
         ("td3_bc", PENDULUM, "", "critic_loss"),

@@ -13,32 +13,48 @@ import pytest
 import torch
 from ledger import CASES, LEDGER, Case, Knob, Row, Values, leaves, total
 from test_errors import wrong_inputs
-from test_transforms import FULLEST, schedule
+from test_transforms import FULLEST, MAIN, schedule
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Interpreter
 
 import offline_losses
 from offline_losses import fused
 from offline_losses._compile import graph, passes, private, twin
 
 BATCHES = [1, 2, 3, 17, 256, 300, 4096]
+HALF_AND_DOUBLE = [torch.bfloat16, torch.float64]
+thorough = pytest.mark.thorough
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
 LEFT_TO_EAGER = {"double_q_target"}
 """What the compiler's loops for the CPU would slow down."""
 
-_eager_to_compile: dict[str, Callable[..., Any]] = {}
+_eager_to_compile: dict[tuple[str, Any], Callable[..., Any]] = {}
 
 
 def fused_twin(case: Case) -> Callable[..., Any]:
     """A fused function that generates code for small inputs too, where the public one runs the function itself."""
-    if case.row.name not in _eager_to_compile:
+    key = case.row.name, private.COMPILER.compile_fx_inner
+    if key not in _eager_to_compile:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(twin, "_LIGHT", {})
-            _eager_to_compile[case.row.name] = twin.fuse(case.row.function)
-    return _eager_to_compile[case.row.name]
+            _eager_to_compile[key] = twin.fuse(case.row.function)
+    return _eager_to_compile[key]
+
+
+def operator_by_operator(graph: GraphModule, _: Any) -> Callable[[list[Tensor]], Any]:
+    """Stands for the generator of code, which takes a second and more for each graph: runs the graph as it is."""
+    return lambda inputs: Interpreter(graph).run(*inputs)
+
+
+@pytest.fixture
+def _little_code(request: pytest.FixtureRequest, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generate code for the main functions only; `--compile-all` does it for all."""
+    if case.row.name not in MAIN and not request.config.getoption("--compile-all"):
+        monkeypatch.setattr(private.COMPILER, "compile_fx_inner", operator_by_operator)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +92,7 @@ def test_every_function_has_a_twin(row: Row) -> None:
 
 
 @each_function
-@pytest.mark.usefixtures("_compiles")
+@pytest.mark.usefixtures("_compiles", "_little_code")
 def test_values_and_gradients_over_a_schedule(case: Case) -> None:
     """Batch sizes and knobs change from call to call: nothing grows stale, and the gradients are the same."""
     for inputs in schedule(case):
@@ -157,7 +173,7 @@ def test_ties_are_counted_as_numbers() -> None:
         ("sac_policy_loss", {"reduction": "none"}, [False, False]),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *(pytest.param(x, marks=thorough) for x in HALF_AND_DOUBLE)])
 def test_a_gradient_that_is_one_number_is_not_written_out(
     name: str, knobs: dict[str, Any], numbers: list[bool], dtype: torch.dtype
 ) -> None:
@@ -252,7 +268,7 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
 
 
 @each_function
-@pytest.mark.usefixtures("_compiles")
+@pytest.mark.usefixtures("_compiles", "_little_code")
 def test_large_inputs(case: Case) -> None:
     """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values."""
     function = fused_twin(case)
@@ -272,7 +288,7 @@ def test_large_inputs(case: Case) -> None:
 
 
 @each_function
-@pytest.mark.usefixtures("_compiles")
+@pytest.mark.usefixtures("_compiles", "_little_code")
 def test_wrong_input_meets_the_same_error(case: Case) -> None:
     """Once there is code, a bad argument is still refused, in the words of the eager function."""
     fused_twin(case)(**case.build())
@@ -285,7 +301,7 @@ def test_wrong_input_meets_the_same_error(case: Case) -> None:
         assert str(actual.value) == str(eager.value)
 
 
-@pytest.mark.usefixtures("_compiles")
+@pytest.mark.usefixtures("_compiles", "_little_code")
 @pytest.mark.parametrize("name", ["expectile_loss", "soft_value", "bellman_target", "lambda_return"])
 class TestOneFunction:
     """What surrounds a call: autograd modes, transforms, memory, precision."""
@@ -364,7 +380,9 @@ class TestOneFunction:
                 if one is not None:
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize(
+        "dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=thorough)], ids=str
+    )
     def test_lower_precision_and_autocast(self, case: Case, dtype: torch.dtype) -> None:
         """Half precision is computed in float32, with or without autocast."""
         inputs = case.build((64,), dtype=dtype)
