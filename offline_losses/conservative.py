@@ -234,7 +234,7 @@ def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
     `cql_logsumexp_penalty` in place of those candidates, beside the uncalibrated uniform ones.
 
     Args:
-        q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the policy's candidates.
+        q_candidates: `[*batch, N]` or `[E, *batch, N]`, values of the policy's candidates; one of −∞ stays what it is.
         reference_value: `[*batch]`, or the candidates' shape without the last axis: a lower bound in units of return,
             usually the dataset's `discounted_return`.
 
@@ -260,7 +260,8 @@ def calibrated_value(q_candidates: Tensor, reference_value: Tensor) -> Tensor:
     check_float("calibrated_value", q_candidates=q_candidates)
     check_axis("calibrated_value", "q_candidates", q_candidates, "candidate")
     check_prediction("calibrated_value", **{"q_candidates": q_candidates[..., 0], "reference_value": reference_value})
-    return torch.maximum(q_candidates, reference_value.unsqueeze(-1)).to(promoted(q_candidates, reference_value))
+    bound = torch.where(q_candidates == -torch.inf, -torch.inf, reference_value.unsqueeze(-1))
+    return torch.maximum(q_candidates, bound).to(promoted(q_candidates, reference_value))
 
 
 def _gap(q: Tensor, value: Tensor, q_data: Tensor) -> Tensor:  # [*batch, N], [*batch], [*batch]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, select, summed, total, upcast
+from offline_losses._core.reduce import scalar, select, total, upcast
 
 
 @public
@@ -136,8 +136,7 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """
     relative = _relative("normalize_weights", weight, mask).detach()
     count = weight.numel() if mask is None else mask.sum()
-    whole = total(relative)
-    return (relative * (count / torch.where(whole == 0, 1.0, whole))).to(weight.dtype)
+    return (relative * (count / total(relative).clamp(min=1))).to(weight.dtype)
 
 
 @public
@@ -171,10 +170,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
     relative = _relative("effective_sample_size", weight, mask)
-    squares = total(relative.square())
-    empty = squares == 0
-    size = torch.where(empty, 0.0, total(relative).square() / torch.where(empty, 1.0, squares))
-    return size.to(summed(weight))
+    return total(relative).square() / total(relative.square()).clamp(min=1)
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
@@ -191,7 +187,7 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
 def _relative(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
     """Each weight over the largest, a constant for the gradient: what is made of it does not depend on the scale.
 
-    The sum of large weights, or of their squares, is not a float.
+    The sum of large weights, or of their squares, is not a float. These sums are at least one, or zero if all are.
     """
     check_float(function, weight=weight)
     check_flags(function, weight.shape, **present(mask=mask))
@@ -199,4 +195,4 @@ def _relative(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
     if not existing.numel():
         return existing
     largest = existing.detach().amax()
-    return torch.where(largest == 0, 0.0, existing / torch.where(largest == 0, 1.0, largest))
+    return existing / torch.where(largest == 0, 1.0, largest)

@@ -631,12 +631,13 @@ def cql_lagrange_losses(
 
 
 def calibrated_value(q_candidates: ArrayLike, reference_value: ArrayLike) -> Array:
-    """Nakamoto et al. 2023 (2303.05479), eq. 5.1: max(Q(s, a), V_reference(s)) each."""
+    """Nakamoto et al. 2023 (2303.05479), eq. 5.1: max(Q(s, a), V_reference(s)) each that exists."""
     candidates = _real(q_candidates)
     reference = np.broadcast_to(_real(reference_value), candidates.shape[:-1])
     out = np.empty(candidates.shape)
     for i in np.ndindex(candidates.shape):
-        out[i] = max(float(candidates[i]), float(reference[i[:-1]]))
+        exists = candidates[i] != -np.inf
+        out[i] = max(float(candidates[i]), float(reference[i[:-1]])) if exists else -np.inf
     return out
 
 

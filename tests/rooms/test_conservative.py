@@ -569,3 +569,16 @@ def test_candidates_masked_by_the_lowest_float(density: bool, temperature: float
     for one, other in zip(*found, strict=True):
         assert bool(one.isfinite().all())
         close(one, other, 1e-6)
+
+
+def test_a_missing_candidate_is_not_calibrated() -> None:
+    """Minus infinity stays, and no gradient reaches the bound from there: the soft maximum must not count it."""
+    q = torch.tensor([[1.0, -math.inf, 3.0]], requires_grad=True)
+    bound = torch.tensor([2.0], requires_grad=True)
+    value = calibrated_value(q, bound)
+    assert value.tolist() == [[2.0, -math.inf, 3.0]]
+    penalty = cql_logsumexp_penalty(value, torch.zeros(1))
+    slopes = torch.autograd.grad(penalty, (q, bound))
+    close(penalty, torch.tensor([2.0, 3.0]).logsumexp(0), 1e-6)
+    close(slopes[0], torch.tensor([[0.0, 0.0, torch.tensor(1.0).sigmoid()]]), 1e-6)
+    close(slopes[1], torch.tensor([torch.tensor(-1.0).sigmoid()]), 1e-6)
