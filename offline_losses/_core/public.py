@@ -90,8 +90,6 @@ def _explained(
     parameters = signature(function).parameters
     if isinstance(error, RuntimeError):
         return _on_devices(function.__name__, {**dict(zip(parameters, args, strict=False)), **kwargs})
-    if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # from inside the function
-        return None
     by_position = [p.name for p in parameters.values() if p.kind is not Parameter.KEYWORD_ONLY]
     if len(args) > len(by_position) and len(parameters) > len(by_position):
         name = list(parameters)[len(by_position)]
