@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
     present,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import keep, promoted, summed, upcast
+from offline_losses._core.reduce import promoted, summed, upcast
 
 
 @public
@@ -147,7 +147,7 @@ def softmax_entropy(q: Tensor, *, temperature: Knob = 1.0, mask: Tensor | None =
     scaled, counts, _, row = _scaled("softmax_entropy", q, None, temperature, mask)
     e = _exponentials(scaled, counts)
     normalizer = _normalizer(e, row)
-    mean = keep((e * scaled).sum(-1)) / normalizer
+    mean = (e * scaled).sum(-1) / normalizer
     return (normalizer.log() - mean).to(summed(q))
 
 
@@ -168,7 +168,7 @@ def _scaled(
     value = upcast(q) if mask is None else torch.where(mask, upcast(q), -torch.inf)
     if log_density is not None:
         value = value - temperature * torch.where(value == -torch.inf, 0.0, upcast(log_density))
-    best = keep(value.detach().amax(-1, keepdim=True))
+    best = value.detach().amax(-1, keepdim=True)
     row = best != -torch.inf
     best = torch.where(best.isinf(), 0.0, best)
     below = value - best
@@ -189,7 +189,7 @@ def _normalizer(
     row: Tensor,  # [*batch]
 ) -> Tensor:
     """The sum of the exponentials; one for a row without candidates, since the logarithm of zero has no gradient."""
-    return torch.where(row, keep(e.sum(-1)), 1.0)
+    return torch.where(row, e.sum(-1), 1.0)
 
 
 def check_candidates(function: str, argument: str, q: Tensor, log_density: Tensor | None, temperature: Knob) -> None:

@@ -26,7 +26,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.episodes import best_episodes, episode_total, first_total, sequence_start
 from offline_losses._core.public import public
-from offline_losses._core.reduce import keep, promoted, scalar, select, summed, total, upcast
+from offline_losses._core.reduce import promoted, scalar, select, summed, total, upcast
 
 
 class ObservationStatistics(NamedTuple):
@@ -203,7 +203,7 @@ def observation_statistics(observation: Tensor, *, mask: Tensor | None = None) -
     samples = upcast(observation).reshape(-1, observation.shape[-1])
     count = max(1, samples.shape[0]) if exists is None else exists.sum().clamp(min=1)
     mean = total(select(exists, samples), 0) / count
-    variance = keep(total(select(exists, samples - mean).square(), 0) / count)
+    variance = total(select(exists, samples - mean).square(), 0) / count
     constant = variance == 0  # the square root has no derivative there
     std = torch.where(constant, 0.0, torch.where(constant, 1.0, variance).sqrt())
     return ObservationStatistics(mean, std)

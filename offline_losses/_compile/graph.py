@@ -10,14 +10,16 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from offline_losses._compile import private
-from offline_losses._compile.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, read_results
+from offline_losses._compile.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, split
 from offline_losses._core.tracing import tracing
 
 GRAPHS = 8
@@ -33,7 +35,7 @@ SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
 
 _one_at_a_time = RLock()
-said: set[str] = set()
+warned: set[str] = set()
 
 
 class Unsupported(Exception):
@@ -47,9 +49,25 @@ class NotWorthIt(Exception):
 _SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
 """What Inductor's loops for the CPU take several times longer for than PyTorch's own."""
 
+_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 _WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 10**6)
 """So that Inductor writes nothing to memory between the steps of a row."""
+
+
+class Process:
+    """Whether this process has generated code, and whether it is the child of one that had, without its threads."""
+
+    compiled = forked = False
+
+    @classmethod
+    def note_fork(cls) -> None:
+        """Called in the child."""
+        cls.forked = cls.forked or cls.compiled
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Process.note_fork)
 
 
 def switched_off() -> str | None:
@@ -59,13 +77,15 @@ def switched_off() -> str | None:
         return f"{switch}=1 switches the compiler off"
     if private.stance() == "force_eager":
         return 'torch.compiler.set_stance("force_eager") is in force'
+    if Process.forked:
+        return "this process was forked from one with compiled functions, whose threads it lacks; start it by spawn"
     return private.missing_for_calls()
 
 
-def say(reason: str) -> None:
+def warn_once(reason: str) -> None:
     """Tell once why functions run eagerly."""
-    if reason not in said:
-        said.add(reason)
+    if reason not in warned:
+        warned.add(reason)
         warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)
 
 
@@ -91,68 +111,85 @@ def first_line(error: Exception) -> str:
 class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
-    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes. The last `known`
-    inputs are what the function returns first: the graph reads them there, and returns the rest. What is `sequential`
-    takes steps in a row: on the CPU its loops read flags as they are, the faster way for flags that are seldom True,
-    and on a card a row is not cut into several kernels.
+    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Sequence[Tensor]],
-        examples: Sequence[Tensor],
-        fixed: bool,
-        known: int,
-        sequential: bool,
-    ) -> None:
-        from torch.fx import GraphModule
-
-        names = private.COMPILER
-        if reason := names.missing():
+    def __init__(self, plan: Plan, examples: Sequence[Tensor], fixed: bool) -> None:
+        if reason := private.COMPILER.missing():
             raise Unsupported(reason)
-        mode = names.FakeTensorMode(shape_env=names.ShapeEnv())
+        self._plan, self._large = plan, size_class(examples)[0] > 0
+        self._mode = private.COMPILER.FakeTensorMode(shape_env=private.COMPILER.ShapeEnv())
+        self._backward: Any = None
+        self._gradients: Callable[..., Sequence[Tensor]] | None = None
         rank = max(example.ndim for example in examples)
-        self._inputs = [
-            mode.from_tensor(
-                example.detach(),
-                source=names.ConstantSource(f"input{index}"),
-                symbolic_context=names.StatelessSymbolicContext(
-                    [
-                        names.DimDynamic.STATIC if fixed and 0 < axis == rank - 1 else names.DimDynamic.DYNAMIC
-                        for axis in range(example.ndim)
-                    ]
-                ),
-            )
-            for index, example in enumerate(examples)
+        self._inputs = [self._open(example, rank if fixed else 0) for example in examples]
+        if plan.later is None:
+            graph = self._trace(plan.function, self._inputs)
+        else:
+            with tracing(), torch.no_grad(), self._mode:
+                results = plan.function(*self._inputs)
+                upstream = [
+                    torch.empty(x.shape, dtype=x.dtype, device=x.device)
+                    for x, flag in zip(results, plan.differentiable, strict=True)
+                    if flag
+                ]
+            joint = self._trace(plan.later, [*self._inputs, *upstream])
+            graph, self._backward = split(joint, len(self._inputs), len(results))
+        if plan.loss and self._large and examples[0].is_cpu:  # not tried on a card, where it is one kernel more
+            expand_last(graph)
+        self._code = self._compile(graph)
+        self._guards = [guard.expr for guard in self._mode.shape_env.guards]
+
+    def _open(self, example: Tensor, fixed: int) -> Tensor:
+        """What stands for an input while tracing; its last axis keeps its length if it is the one with that number."""
+        names = private.COMPILER
+        sizes = [
+            names.DimDynamic.STATIC if 0 < axis == fixed - 1 else names.DimDynamic.DYNAMIC
+            for axis in range(example.ndim)
         ]
-        with tracing(), torch.no_grad(), mode, names.enable_python_dispatcher():
-            traced = names.make_fx(function, decomposition_table=names.select_decomp_table())(*self._inputs)
-        aliases = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
-        for node in [node for node in traced.graph.nodes if node.target in aliases]:
+        source, context = names.ConstantSource("input"), names.StatelessSymbolicContext(sizes)
+        fake: Tensor = self._mode.from_tensor(example.detach(), source=source, symbolic_context=context)
+        return fake
+
+    def _trace(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Any:
+        names = private.COMPILER
+        one_thread = torch.autograd.set_multithreading_enabled(False)
+        with tracing(), torch.no_grad(), one_thread, self._mode, names.enable_python_dispatcher():
+            self._module = names.make_fx(function, decomposition_table=names.select_decomp_table())(*inputs)
+        graph = self._module.graph
+        for node in [node for node in graph.nodes if node.target in _ALIASES]:
             node.replace_all_uses_with(node.args[0])  # they hide from the next ones that values are the same
-        read_results(traced.graph, known)
-        on_cpu = self._inputs[0].is_cpu
-        if on_cpu and size_class(examples)[0]:  # not tried on a card, where it is one kernel more
-            expand_last(traced.graph)
-        traced.graph.eliminate_dead_code()
-        traced.graph.output_node().type = None  # an annotation, which older versions cannot put into a cache's key
-        self._flags: list[int] = []
-        if on_cpu:
-            if any(node.target in _SLOW for node in traced.graph.nodes):
+        return graph
+
+    def _compile(self, graph: Any) -> Callable[..., Sequence[Tensor]]:
+        names, sequential, Process.compiled = private.COMPILER, self._plan.sequential, True
+        graph.eliminate_dead_code()
+        graph.output_node().type = None  # an annotation, which older versions cannot put into a cache's key
+        with self._mode:
+            inputs = [
+                torch.empty(x.shape, dtype=x.dtype, device=x.device)
+                for x in (node.meta["val"] for node in graph.find_nodes(op="placeholder"))
+            ]
+        flags: list[int] = []
+        if inputs[0].is_cpu:
+            if any(node.target in _SLOW for node in graph.nodes):
                 raise NotWorthIt
-            add_in_double(traced.graph)
-            count_as_numbers(traced.graph)
+            add_in_double(graph)
+            count_as_numbers(graph)
             if not sequential:
-                self._flags = read_as_numbers(traced.graph)
-        with mode:
-            numbers = [torch.empty_like(self._inputs[i], dtype=torch.float32) for i in self._flags]
-        traced = GraphModule(traced, names.fx_graph_cse(traced.graph))
-        whole = sequential and self._inputs[0].is_cuda
-        with names.tracing(names.TracingContext(mode)), names.config.patch(_WHOLE if whole else {}):
-            self._code = names.compile_fx_inner(traced, [*self._inputs, *numbers])
-        self._run = private.callable_inside(self._code)
-        assert mode.shape_env is not None
-        self._guards = [guard.expr for guard in mode.shape_env.guards]
+                flags = read_as_numbers(graph)
+        with self._mode:
+            inputs += [torch.empty_like(inputs[i], dtype=torch.float32) for i in flags]
+        module = GraphModule(self._module, names.fx_graph_cse(graph))
+        whole = sequential and inputs[0].is_cuda
+        with names.tracing(names.TracingContext(self._mode)), names.config.patch(_WHOLE if whole else {}):
+            run = private.callable_inside(names.compile_fx_inner(module, inputs))
+
+        def code(*tensors: Tensor) -> Sequence[Tensor]:
+            result: Sequence[Tensor] = run([*tensors, *(tensors[i].view(torch.uint8).float() for i in flags)])
+            return result
+
+        return code
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors of these sizes meet every assumption that was made while tracing."""
@@ -179,10 +216,36 @@ class Graph:
         )
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        """Run on contiguous tensors."""
-        numbers = [tensors[i].view(torch.uint8).float() for i in self._flags]
-        result: Sequence[Tensor] = self._run([*tensors, *numbers])
-        return result
+        """Run on contiguous tensors: the results, and what was kept for their gradients."""
+        return self._code(*tensors)
+
+    def gradients(self, *tensors: Tensor) -> Sequence[Tensor] | None:
+        """The gradients, of the inputs, upstream gradients, results and what was kept; None if there is no code."""
+        if self._gradients is None and self._backward is not None:
+            try:
+                with _one_at_a_time:
+                    self._gradients = self._compile(self._backward)
+            except Exception as error:
+                warn_once(f"the compiler fails with {type(error).__name__}: {first_line(error)}")
+            self._backward = None
+        return None if self._gradients is None else self._gradients(*tensors)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compiled together.
+
+    `later` takes, beside the function's arguments, upstream gradients of the results that are `differentiable`, and
+    returns the results and the gradients: it becomes a graph of its own. A `loss` returns its gradients before itself.
+    What is `sequential` takes steps in a row: on the CPU its loops read flags as they are, the faster way for flags
+    that are seldom True, and on a card a row is not cut into several kernels.
+    """
+
+    function: Callable[..., Sequence[Tensor]]
+    later: Callable[..., Sequence[Tensor]] | None = None
+    differentiable: Sequence[bool] = ()
+    loss: bool = False
+    sequential: bool = False
 
 
 class Graphs:
@@ -192,8 +255,8 @@ class Graphs:
     writes better loops. When it changes, the next graph leaves it open.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], known: int = 0, sequential: bool = False) -> None:
-        self._function, self._known, self._sequential = function, known, sequential
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._graphs: list[Graph] = []
         self._found: dict[tuple[torch.Size, ...], Graph | None] = {}
         self._refused: str | None = None
@@ -223,8 +286,7 @@ class Graphs:
             raise Unsupported(self._refused)
         try:
             with _one_at_a_time:
-                graph = Graph(self._function, tensors, not self._graphs, self._known, self._sequential)
-            self._graphs.append(graph)
+                self._graphs.append(Graph(self._plan, tensors, fixed=not self._graphs))
         except NotWorthIt:
             self._eager = True
             return None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from offline_losses._compile import private
-from offline_losses._compile.graph import Graphs, Unsupported, size_class
+from offline_losses._compile.graph import Graphs, Plan, Process, Unsupported, size_class
 from offline_losses._core import tracing
 
 _graphs: dict[Any, Graphs] = {}
@@ -23,10 +23,12 @@ class Inductor:
 
     def run(self, kernel: Callable[..., Sequence[Tensor]], *tensors: Tensor) -> Sequence[Tensor] | None:
         """The kernel as generated code; None where the compiler cannot."""
+        if Process.forked:
+            return None
         like = tensors[0]
         key = (kernel, tensors[1].dim(), like.dtype, like.device, size_class(tensors))
         try:
-            graph = _graphs.setdefault(key, Graphs(kernel, sequential=True)).fit(tensors)
+            graph = _graphs.setdefault(key, Graphs(Plan(kernel, sequential=True))).fit(tensors)
         except Unsupported:
             return None
         return kernel(*tensors) if graph is None else graph(*tensors)

@@ -5,18 +5,62 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.fx import Graph
 from torch.fx.node import map_arg
 
+aten = torch.ops.aten
 
-def read_results(graph: Any, known: int) -> None:
-    """Take the first results from the last inputs, in place of computing them."""
-    *_, end = graph.nodes
-    results = end.args[0]
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for result, given in zip(results[:known], inputs[len(inputs) - known :], strict=True):
-        if result.op != "placeholder":
-            result.replace_all_uses_with(given, delete_user_cb=lambda user: user is not end)
-    end.args = (results[known:],)
+
+def split(joint: Any, inputs: int, results: int) -> tuple[Any, Any]:
+    """Of a graph of results and gradients: one of the results and what is kept for later, and one of the gradients.
+
+    `joint` takes the inputs and upstream gradients; the second graph takes, after these, the results and what was kept:
+    sums, the maximum of a row, and whole algorithms, for which a gradient would have to go over all elements again.
+    """
+    nodes, inner = list(joint.nodes), joint.find_nodes(op="placeholder")
+    values, gradients = nodes[-1].args[0][:results], nodes[-1].args[0][results:]
+    later = set(inner[inputs:])
+    for node in nodes:
+        if not later.isdisjoint(node.all_input_nodes):
+            later.add(node)
+    before = nodes[: 1 + max(map(nodes.index, values))]
+    kept = [node for node in before if node not in later and node not in values and _takes_long(node)]
+
+    backward, copies = _copy(joint)
+    with backward.inserting_before(copies[nodes[len(inner)]]):
+        given = {node: backward.placeholder(f"{node.name}_given") for node in [*values, *kept]}
+    for node, placeholder in given.items():
+        placeholder.meta["val"] = node.meta["val"]
+        if node.op != "placeholder":
+            copies[node].replace_all_uses_with(placeholder)
+    backward.output([given.get(node, copies[node]) for node in gradients])
+    backward.eliminate_dead_code()
+    for node in [node for node in kept if not given[node].users]:
+        backward.erase_node(given[node])
+        kept.remove(node)
+
+    forward, copies = _copy(joint)
+    forward.output([copies[node] for node in [*values, *kept]])
+    for node in reversed(nodes):
+        if node in later and node.op != "output":  # also what is written into, which does not count as dead code
+            forward.erase_node(copies[node])
+    forward.eliminate_dead_code()
+    return forward, backward
+
+
+def _copy(graph: Any) -> tuple[Any, dict[Any, Any]]:
+    copies: dict[Any, Any] = {}
+    copy = Graph()
+    copy.graph_copy(graph, copies)
+    return copy, copies
+
+
+def _takes_long(node: Any) -> bool:
+    if str(node.target).startswith("offline_losses."):
+        return True
+    if node.target in (aten.amax.default, aten.amin.default):  # over a few critics it does not
+        return bool(node.args[1] in ([-1], [node.args[0].meta["val"].dim() - 1]))
+    return node.target in (aten.sum.default, aten.sum.dim_IntList)
 
 
 def read_as_numbers(graph: Any) -> list[int]:
@@ -35,7 +79,7 @@ def read_as_numbers(graph: Any) -> list[int]:
     with graph.inserting_before(inputs[-1].next):
         numbers = [graph.placeholder(f"{inputs[i].name}_number") for i in found]
         for i, number in zip(found, numbers, strict=True):
-            flag = graph.call_function(torch.ops.aten.ne.Scalar, (number, 0))
+            flag = graph.call_function(aten.ne.Scalar, (number, 0))
             for user in readers[i]:
                 user.replace_input_with(inputs[i], flag)
     return found
@@ -46,7 +90,6 @@ def count_as_numbers(graph: Any) -> None:
 
     Vectors of the CPU hold half as many integers of 64 bits as floats, and turn one into the other slowly.
     """
-    aten = torch.ops.aten
     for node in graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
         flag, wanted = node.args[0], {user.meta["val"].dtype for user in node.users if user.target is aten.div.Tensor}
         divides = len(wanted) == 1 and all(user.target is aten.div.Tensor for user in node.users)
@@ -62,7 +105,6 @@ def add_in_double(graph: Any) -> None:
 
     The gradient of what all samples share is one: of a hyper-parameter, of the mean observation.
     """
-    aten = torch.ops.aten
     for target in (aten.sum.default, aten.sum.dim_IntList):
         for node in graph.find_nodes(op="call_function", target=target):
             x = node.args[0].meta["val"]
@@ -93,7 +135,7 @@ def expand_last(graph: Any) -> None:
         for result in dict.fromkeys(end.args[0]):
             like = inputs.get(str(result.meta["val"].shape))
             if result.meta["val"].dim() and like is not None and (number := _number(graph, result)) is not None:
-                whole = graph.call_function(torch.ops.aten.expand_as.default, (number, like))
+                whole = graph.call_function(aten.expand_as.default, (number, like))
                 end.replace_input_with(result, whole)
 
 
@@ -101,7 +143,7 @@ def _number(graph: Any, node: Any) -> Any:
     """What a node holds everywhere as a node without axes, or None if that is unknown."""
     if not node.meta["val"].dim():
         return node
-    if node.target is torch.ops.aten.expand.default:
+    if node.target is aten.expand.default:
         return _number(graph, node.args[0])
     if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
         return None

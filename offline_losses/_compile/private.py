@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 
@@ -102,6 +103,11 @@ def wants_operators() -> bool:
     return (
         CALL.are_transforms_active() or CALL.count_dispatch_modes() > 0 or getattr(forward_ad, "_current_level", 0) >= 0
     )
+
+
+def version(tensor: Tensor) -> int:
+    """How often a tensor has been written into."""
+    return int(tensor._version)
 
 
 def stance() -> str:

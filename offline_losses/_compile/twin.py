@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from offline_losses._compile import private
-from offline_losses._compile.call import Call, Joint, Separate
-from offline_losses._compile.graph import LARGE, SHAPES, Graphs, Unsupported, say, size_class, switched_off
+from offline_losses._compile.call import Call, LossNode, ResultNode
+from offline_losses._compile.graph import (
+    LARGE,
+    SHAPES,
+    Graphs,
+    Plan,
+    Process,
+    Unsupported,
+    size_class,
+    switched_off,
+    warn_once,
+)
 from offline_losses._core.reduce import in_double
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 Entry = Callable[[Sequence[Any]], Any]
 
 FEW = {True: 3, False: 5}
@@ -30,85 +41,75 @@ SMALL, SMALL_ON_CARD = 2**14, 2**20
 HEAVY = 2**23
 """From this many elements on a card writes a gradient once, scaled, rather than with the value and scaled later."""
 
-_LIGHT = {"return_filter": SMALL, "episode_return": 2**18, "reward_scale": 2**18}
-"""Fewer steps than these, on a card fewer than SMALL_ON_CARD, are run as they are: to go from episode to episode takes
-many calls, whatever their number."""
+BY_EPISODES = {torch.ops.aten.sort: SMALL, torch.ops.aten.cummax: 2**18}
+"""Fewer steps than these, on a card fewer than SMALL_ON_CARD, are run as they are, where a function sorts episodes or
+looks for their beginnings: its generated code takes many calls, whatever the number of steps."""
 
 _UNKNOWN: Any = object()
 
 
-def fuse(function: Function) -> Function:
+def fuse(function: Callable[P, R]) -> Callable[P, R]:
     """The fused twin of a pure function of tensors whose hyper-parameters are annotated `Knob`."""
-    parameters = list(inspect.signature(function).parameters.values())
-    bind = _binder(function.__name__, parameters)
+    signature = inspect.signature(function)
     entries: dict[Any, Entry | None] = {}
     graphs: dict[Any, Graphs] = {}
-    light = _Light(_LIGHT.get(function.__name__, 0))
+    eager = _Eager()
 
     @wraps(function)
-    def twin(*args: Any, **kwargs: Any) -> Any:
-        if (light.always or light.differentiated) and light.covers(args, kwargs):
+    def twin(*args: P.args, **kwargs: P.kwargs) -> R:
+        if (eager.below or eager.differentiated) and eager.takes(args, kwargs):
             return function(*args, **kwargs)
-        if torch.compiler.is_compiling() or _held_back(function.__name__, graphs) or private.wants_operators():
+        if torch.compiler.is_compiling() or _is_off(function.__name__, graphs) or private.wants_operators():
             return function(*args, **kwargs)
-        values = bind(*args, **kwargs)
-        key = _key(values)
+        values = (*args, *kwargs.values())
+        key = _key(values, kwargs)
         try:
             entry = entries.get(key, _UNKNOWN)
         except TypeError:  # an argument that cannot be hashed: the function itself says what is wrong with it
             return function(*args, **kwargs)
         if entry is _UNKNOWN:
-            if _held_back(function.__name__, graphs, new=True):
+            if _is_off(function.__name__, graphs, new=True):
                 return function(*args, **kwargs)
             if len(entries) >= SHAPES:
                 entries.clear()
             with saved_tensors_hooks(_as_it_is, _as_it_is):  # a checkpoint's hooks shall not see the first look
-                entry = _entry(function, parameters, values, graphs, light)
-            if not _records():  # what is filled there has no value before the replay
+                entry = _entry(function, signature, args, kwargs, graphs, eager)
+            if not _is_capturing():  # what is filled there has no value before the replay
                 entries[key] = entry
-        return function(*args, **kwargs) if entry is None else entry(values)
+        if entry is None:
+            return function(*args, **kwargs)
+        result: R = entry(values)
+        return result
 
     twin.graphs = graphs  # type: ignore[attr-defined]
-    return twin  # type: ignore[return-value]
+    return twin
 
 
-class _Light:
+class _Eager:
     """Below how many elements the function itself is faster than finding its code.
 
     The first tensor tells, or the first that requires a gradient: this is asked before everything else, in a
     microsecond.
     """
 
-    def __init__(self, always: float) -> None:
-        self.always, self.by_episodes, self.differentiated = always, always > 0, False
+    def __init__(self) -> None:
+        self.below: float = 0
+        self.by_episodes = self.differentiated = False
 
-    def covers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether this call is one of those."""
+    def takes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the function itself runs this call."""
         for x in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(x, Tensor):
-                if self.always:
-                    return x.numel() < self.always if x.is_cpu else self.by_episodes and _is_small(x)
+                if self.below:
+                    return x.numel() < self.below if x.is_cpu else self.by_episodes and _is_small(x)
                 if x.requires_grad:
                     return _is_small(x) and torch.is_grad_enabled()
         return False
 
 
-def _binder(name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., tuple[Any, ...]]:
-    """A function of the same signature that returns its arguments in order: Python's own binding is the fastest."""
-    heads = [p.name if p.default is p.empty else f"{p.name}=defaults[{p.name!r}]" for p in parameters]
-    first = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
-    if first is not None:
-        heads.insert(first, "*")
-    source = f"def {name}({', '.join(heads)}): return ({', '.join(p.name for p in parameters)},)"
-    space: dict[str, Any] = {"defaults": {p.name: p.default for p in parameters}}
-    exec(source, space)
-    bind: Callable[..., tuple[Any, ...]] = space[name]
-    return bind
-
-
-def _key(values: Sequence[Any]) -> tuple[Any, ...]:
+def _key(values: Sequence[Any], names: Iterable[str]) -> tuple[Any, ...]:
     """Everything that decides how a call is to be run, sizes and numbers included."""
-    key: list[Any] = [torch.is_grad_enabled(), torch.get_num_threads()]
+    key: list[Any] = [torch.is_grad_enabled(), torch.get_num_threads(), *names]
     for value in values:
         kind = type(value)
         if kind is Tensor or isinstance(value, Tensor):
@@ -119,33 +120,38 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(key)
 
 
-def _held_back(name: str, graphs: dict[Any, Graphs], new: bool = False) -> bool:
-    """Whether the compiler's stance, or for a new kind of call the environment, wants no generated code here."""
-    if reason := private.missing_for_calls():
-        say(reason)
-        return True
+def _is_off(name: str, graphs: dict[Any, Graphs], new: bool = False) -> bool:
+    """Whether nothing, or nothing of a new kind, may run as generated code here."""
     wanted = private.stance()
-    if wanted == "force_eager":
-        say('torch.compiler.set_stance("force_eager") is in force')
-    if not new or wanted == "force_eager":
-        return wanted == "force_eager"
-    if graphs and wanted == "fail_on_recompile":
+    if wanted == "force_eager" or Process.forked or private.missing_for_calls():
+        warn_once(str(switched_off()))
+        return True
+    if new and graphs and wanted == "fail_on_recompile":
         raise RuntimeError(
             f"{name}: fail_on_recompile: expected a call that is compiled already, got new sizes, dtypes or options. "
             f"Call it once with them under the default stance."
         )
-    return bool(graphs) and wanted == "eager_on_recompile"
+    return new and bool(graphs) and wanted == "eager_on_recompile"
 
 
 def _entry(
     function: Callable[..., Any],
-    parameters: Sequence[inspect.Parameter],
-    values: Sequence[Any],
-    graphs: dict[Any, Any],
-    light: _Light,
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    graphs: dict[Any, Graphs],
+    eager: _Eager,
 ) -> Entry | None:
     """Generated code for calls of this kind, or None where the function itself is as good or the only way."""
-    call = Call(function, parameters, values)  # refuses bad arguments as the function does
+    parameters = list(signature.parameters.values())
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:  # Python itself says it better
+        return None
+    given = [*parameters[: len(args)], *(signature.parameters[name] for name in kwargs)]
+    bound.apply_defaults()
+    values = list(bound.arguments.values())
+    whole = Call(function, parameters, values)  # refuses bad arguments as the function does
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in tensors):
         return None
@@ -154,62 +160,74 @@ def _entry(
         return None
     if any(x.numel() == 0 for x in tensors) or _is_single(tensors):
         return None
-    if call.starts and any(x.is_inference() for x in tensors):  # autograd saves none of these
+    if whole.wrt and any(x.is_inference() for x in tensors):  # autograd saves none of these
         return None
+    if limit := next((limit for operator, limit in BY_EPISODES.items() if operator in whole.operators), 0):
+        eager.below, eager.by_episodes = limit, True
+        if eager.takes(tuple(tensors), {}):
+            return None
+    calls = [whole] if len(whole.groups) == 1 else [Call(function, parameters, values, group) for group in whole.groups]
     try:
         if reason := switched_off():
             raise Unsupported(reason)
-        return _generated(call, tensors, graphs, light)
+        runs = [run for call in calls if (run := _generated(call, tensors, graphs, eager))]
     except Unsupported as reason:
-        say(str(reason))
+        warn_once(str(reason))
         return None
+    if len(runs) < len(calls):
+        return None
+    kind, places = whole.kind, [given.index(parameters[i]) for i in whole.tensors]
+
+    def entry(values: Sequence[Any]) -> Any:
+        inputs = [values[i] for i in places]
+        if kind is None:
+            return runs[0](inputs)[0]
+        found = dict(
+            x for call, run in zip(calls, runs, strict=True) for x in zip(call.chosen, run(inputs), strict=True)
+        )
+        return kind(*(found[i] for i in range(len(found))))
+
+    return entry
 
 
-def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Any], light: _Light) -> Entry | None:
+def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Graphs], eager: _Eager) -> Entry | None:
+    """Generated code from a call's tensors to its results."""
     device = tensors[0].device
     knobs = [in_double(call.others[i], device) for i in call.knobs]
     options = tuple(value for i, value in enumerate(call.others) if i not in call.tensors and i not in call.knobs)
-    kinds = tuple((x.dtype, x.dim()) for x in tensors)
-    shape = tuple(call.tensors), kinds, tuple(call.starts)
-    kernels = {
-        kind: graphs.setdefault((kind, device, shape, options, size_class(tensors)), Graphs(traced, known))
-        for kind, traced, known in (
-            ("value", call.forward if call.starts else call.value, 0),
-            ("gradient", call.gradient, len(call.dtypes) + call.kept),
-            ("joint", call.joint, 0),
+    wrt = [tensors[k] for k in call.wrt]
+    loss = bool(wrt) and call.scalar and all(map(_is_wide, wrt)) and not any(map(_is_heavy, wrt))
+    if wrt and call.operators.total() <= FEW[loss] and all(map(_is_small, tensors)):
+        eager.differentiated = True
+        return None
+    kind = "loss" if loss else "results and gradients" if wrt else "value"
+    shape = tuple(call.tensors), tuple((x.dtype, x.dim()) for x in tensors), tuple(call.wrt), tuple(call.chosen)
+    plan = {
+        "value": Plan(call.value),
+        "loss": Plan(call.gradients_and_loss, loss=True),
+        "results and gradients": Plan(call.value, call.value_and_gradients, call.differentiable),
+    }[kind]
+    made = graphs.setdefault((kind, device, shape, options, size_class(tensors)), Graphs(plan))
+    graph = made.fit([*(x.contiguous() for x in tensors), *knobs])
+    if graph is None:
+        if not loss and not made:  # slower than the function itself, whatever the gradient
+            eager.below = math.inf
+        return None
+    detached = [k for k, x in enumerate(tensors) if x.requires_grad and k not in call.wrt]
+
+    def run(given: Sequence[Tensor]) -> Sequence[Tensor]:
+        if detached:  # autograd would lead a backward pass of zeros through whatever made them
+            given = [x.detach() if k in detached else x for k, x in enumerate(given)]
+        if loss:
+            return (LossNode.apply(call, graph, knobs, *given),)  # type: ignore[no-untyped-call]
+        results: Sequence[Tensor] = (
+            ResultNode.apply(call, graph, knobs, *given)  # type: ignore[no-untyped-call]
+            if wrt
+            else graph(*call.contiguous(given), *knobs)
         )
-    }
-    call.gradients = kernels["gradient"]
-    call.scattered = [k for k, x in enumerate(tensors) if not x.is_contiguous()]
-    starts = [tensors[k] for k in call.starts]
-    joint = call.scalar and call.starts and all(map(_wide, starts)) and not any(map(_is_heavy, starts))
-    if call.starts and call.operators <= FEW[bool(joint)] and all(map(_is_small, tensors)):
-        light.differentiated = True
-        return None
-    examples = [x.contiguous() for x in tensors]
-    run = kernels["joint" if joint else "value"].fit([*examples, *knobs])
-    if run is None:
-        if not joint and not kernels["value"]:  # not one graph was worth its while, for whatever gradient
-            light.always = math.inf
-        return None
-    places, kind, node = call.tensors, call.kind, Joint if joint else Separate
-    recorded = any(x.requires_grad for x in tensors)
+        return results
 
-    def entry(values: Sequence[Any]) -> Any:
-        given = [values[i] for i in places]
-        if call.starts:
-            results = node.apply(call, run, knobs, *given)  # type: ignore[no-untyped-call]
-            return results if joint else results[0] if kind is None else kind(*results)
-        for k in call.scattered:
-            given[k] = given[k].contiguous()
-        if recorded:
-            with torch.no_grad():
-                results = run(*given, *knobs)
-        else:
-            results = run(*given, *knobs)
-        return results[0] if kind is None else kind(*results)
-
-    return entry
+    return run
 
 
 def _is_single(tensors: Sequence[Tensor]) -> bool:
@@ -227,7 +245,7 @@ def _is_heavy(tensor: Tensor) -> bool:
     return tensor.is_cuda and tensor.numel() >= HEAVY
 
 
-def _wide(tensor: Tensor) -> bool:
+def _is_wide(tensor: Tensor) -> bool:
     """Whether a saved gradient loses nothing by being scaled later."""
     return tensor.dtype in (torch.float32, torch.float64)
 
@@ -236,6 +254,6 @@ def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _records() -> bool:
+def _is_capturing() -> bool:
     """Whether a CUDA graph is being recorded."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import get_ident
-
 import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, Reduction
 from offline_losses._core.tracing import is_tracing
-
-_keepers: dict[int, list[Tensor]] = {}
-"""What the formula that a thread traces wants to be kept."""
 
 
 def upcast(tensor: Tensor) -> Tensor:
@@ -88,21 +81,3 @@ def total(x: Tensor, dim: int | None = None) -> Tensor:
     if is_tracing() and x.is_cpu:
         return x.sum(dim, dtype=torch.float64).to(x.dtype)
     return x.sum(dim)
-
-
-def keep(x: Tensor) -> Tensor:
-    """The same tensor; generated code keeps it for the gradient, which would have to go over all elements for it."""
-    if _keepers and get_ident() in _keepers:
-        _keepers[get_ident()].append(x)
-    return x
-
-
-@contextmanager
-def keeping() -> Iterator[list[Tensor]]:
-    """Collect what the formulas of this thread want to be kept."""
-    kept: list[Tensor] = []
-    _keepers[get_ident()] = kept
-    try:
-        yield kept
-    finally:
-        del _keepers[get_ident()]

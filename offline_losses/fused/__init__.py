@@ -8,7 +8,6 @@ it runs whenever generated code cannot, which is said once.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -22,13 +21,15 @@ from offline_losses._compile.twin import fuse
 if TYPE_CHECKING:
     from offline_losses import *  # noqa: F403
 
+_AS_THEY_ARE = (offline_losses.check_ends, offline_losses.compile_update, offline_losses.polyak_update_)
+"""What looks at values has no graph, and what works on modules is compiled with its surroundings, by one of these."""
+
 for _name in offline_losses.__all__:
-    _twin = getattr(offline_losses, _name)
-    # What updates modules is no function of tensors: `compile_update` compiles it with its surroundings. What looks at
-    # values has no graph.
-    globals()[_name] = (
-        fuse(_twin) if inspect.isfunction(_twin) and not _name.endswith(("_update", "_update_", "_ends")) else _twin
-    )
+    _function = getattr(offline_losses, _name)
+    if not isinstance(_function, type) and _function not in _AS_THEY_ARE:
+        _function = fuse(_function)
+        _function.__module__ = __name__  # where a worker process that unpickles it finds it
+    globals()[_name] = _function
 
 __all__ = [*offline_losses.__all__, "warmup"]
 
@@ -47,10 +48,10 @@ def warmup(function: Callable[Arguments, Any], *args: Arguments.args, **kwargs: 
     named: dict[str, Any] = {name: _fresh(value) for name, value in kwargs.items()}
     with torch.enable_grad():
         result = function(*values, **named)
-        ends = [end for end in ([result] if isinstance(result, Tensor) else result) if end.requires_grad]
-        starts = [x for x in (*values, *named.values()) if isinstance(x, Tensor) and x.requires_grad]
-        if ends:
-            torch.autograd.grad(ends, starts, [torch.ones_like(end) for end in ends], allow_unused=True)
+        outputs = [x for x in ([result] if isinstance(result, Tensor) else result) if x.requires_grad]
+        inputs = [x for x in (*values, *named.values()) if isinstance(x, Tensor) and x.requires_grad]
+        if outputs:
+            torch.autograd.grad(outputs, inputs, [torch.ones_like(x) for x in outputs], allow_unused=True)
     return time.perf_counter() - before
 
 
