@@ -51,6 +51,9 @@ _SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torc
 
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
+_UNCHECKED = {"size_asserts": False}
+"""Whoever calls a graph has looked at the shapes."""
+
 _WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 10**6)
 """So that Inductor writes nothing to memory between the steps of a row."""
 
@@ -182,7 +185,10 @@ class Graph:
             inputs += [torch.empty_like(inputs[i], dtype=torch.float32) for i in flags]
         module = GraphModule(self._module, names.fx_graph_cse(graph))
         whole = sequential and inputs[0].is_cuda
-        with names.tracing(names.TracingContext(self._mode)), names.config.patch(_WHOLE if whole else {}):
+        with (
+            names.tracing(names.TracingContext(self._mode)),
+            names.config.patch(_UNCHECKED | (_WHOLE if whole else {})),
+        ):
             run = private.callable_inside(names.compile_fx_inner(module, inputs))
 
         def code(*tensors: Tensor) -> Sequence[Tensor]:

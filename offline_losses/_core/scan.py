@@ -1,54 +1,183 @@
-r"""The recurrence $x_t = b_t + a_t x_{t+1}$ without a loop over time, by halves and by chunks.
+r"""The recurrence $x_t = b_t + a_t x_{t+1}$ as fast as its factors allow, and always what a loop over time gives.
 
-By halves, two neighboring steps are one step of half as long a sequence,
-$x_t = (b_t + a_t b_{t+1}) + a_t a_{t+1} x_{t+2}$. Solving the even steps that way and putting them into the odd ones
-takes $2T$ multiplications in $\log_2 T$ levels, with the rounding error of a tree sum.
+Neighboring steps are one step of a shorter sequence, $x_t = (b_t + a_t b_{t+1}) + a_t a_{t+1} x_{t+2}$, so that chunks
+of steps can be summed up at once, the recurrence over the chunks solved, and the chunks filled at once. That multiplies
+factors: where they are beyond one in magnitude their product may overflow although the solution does not, and where
+the solution is infinite a product that has vanished makes NaN of it. Wherever values may be looked at, such a sequence
+is solved step by step instead. On a card and under a tracer, where they may not, halves take the place of chunks, in
+double precision and with products that stay finite.
 
-Compiled code does the same with chunks of sixteen steps in place of two: one kernel tells what each chunk makes of the
-value after it, the recurrence over the chunks is solved likewise, and a second kernel fills them. A few kernels serve
-every length, and no loop over time is unrolled. To a compiler they are one operator, `offline_losses::scan`, whose
-gradient is another, the recurrence forwards in time, `offline_losses::scan_forwards`.
+To a compiler all this is one operator, `offline_losses::scan`, which `_compile` registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
+from torch.autograd import Function
 from torch.nn.functional import pad
 
-from offline_losses._core.tracing import run_kernel, takes_operators
+from offline_losses._core.tracing import is_tracing, takes_operators
 
-CHUNK = 16
-"""Steps that one kernel takes in a row."""
+CHUNK = 64
+"""Steps that operators take in a row, many chunks at once."""
 
+LARGEST_PRODUCT = 2.0**16
+"""Up to here the factors of a chunk may grow: beyond it their sums lose more to rounding than the steps themselves."""
 
-class NoCode(Exception):
-    """No generated code for a kernel."""
-
-
-Kernel: TypeAlias = Callable[..., list[Tensor]]
-Kernels: TypeAlias = tuple[Kernel, Kernel]
+FEW_ROWS = 24
+"""For up to so many rows Python's numbers are faster than operators on each step."""
 
 
 def solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
     """The recurrence, `a` being of `b`'s shape or 0-d."""
     if takes_operators():
-        x: Tensor = scan(b, a, done, terminated)
+        x: Tensor = torch.ops.offline_losses.scan.default(b, a, done, terminated)
         return x
-    return _halved(b, a, done, terminated)
+    cut = either(done, terminated)
+    if is_tracing():  # a transform inside of a compiled region
+        return _by_halves(b, a, cut)
+    x = Recurrence.apply(b, a, cut, False)  # type: ignore[no-untyped-call]
+    return x
 
 
-def _halved(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
-    cut = torch.zeros_like(b, dtype=torch.bool) if done is None else _either(done, terminated)
-    return _halve(b, torch.where(cut, 0.0, a), cut)
+class Recurrence(Function):
+    """The recurrence with its derivatives, each of which is a recurrence too.
+
+    Forwards in time, $x_t = b_t + a_{t-1} x_{t-1}$, is how gradients go; a cut keeps the step after it from what it
+    had.
+    """
+
+    @staticmethod
+    def forward(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> Tensor:
+        return solve_in_order(b, a, cut, forwards)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, a, cut, ctx.forwards = inputs
+        ctx.save_for_backward(a, cut, output)
+        ctx.save_for_forward(a, cut, output)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        a, cut, x = ctx.saved_tensors
+        db = Recurrence.apply(upstream, a, cut, not ctx.forwards)  # type: ignore[no-untyped-call]
+        early, late = (x, db) if ctx.forwards else (db, x)
+        return db, factor_gradient(early, late, a, cut) if ctx.needs_input_grad[1] else None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, db: Tensor | None, da: Tensor | None, *_: Any) -> Tensor:
+        a, cut, x = ctx.saved_tensors
+        moved = torch.zeros_like(x) if db is None else db
+        if da is not None:
+            passed = x if ctx.forwards else pad(x[..., 1:], (0, 1))
+            passed = da * (passed if cut is None else torch.where(cut, 0.0, passed))
+            moved = moved + (pad(passed[..., :-1], (1, 0)) if ctx.forwards else passed)
+        x_dot: Tensor = Recurrence.apply(moved, a, cut, ctx.forwards)  # type: ignore[no-untyped-call]
+        return x_dot
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        b, a, cut = in_front(info.batch_size, in_dims, arguments[:3])
+        return Recurrence.apply(b, a, cut, arguments[3]), 0  # type: ignore[no-untyped-call]
 
 
-def _either(done: Tensor, terminated: Tensor | None) -> Tensor:
-    return done if terminated is None else done | terminated
+def solve_in_order(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> Tensor:
+    if b.numel() == 0 or b.shape[-1] == 1:
+        return b.clone(memory_format=torch.contiguous_format)
+    if forwards:
+        flags = None if cut is None else reversed_factors(cut)
+        return solve_in_order(b.flip(-1), reversed_factors(a) if a.dim() else a, flags, False).flip(-1)
+    if b.is_cpu and type(b) in (Tensor, torch.nn.Parameter):
+        try:
+            return _by_values(b, a, cut)
+        except RuntimeError:  # a tracer, which has none
+            pass
+    return _by_halves(b, a, cut)
+
+
+def _by_values(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
+    """By chunks of a flat sequence, or one step of all rows after the other, if nothing speaks against it."""
+    steps = b.shape[-1]
+    factor = a.expand_as(b) if cut is None else torch.where(cut, 0.0, a)
+    rows, factors = b.reshape(-1, steps), factor.reshape(-1, steps)
+    if steps <= 4 * CHUNK + 4 * len(rows):
+        x = _by_steps(rows.t().contiguous(), factors.t().contiguous()).t()
+    else:
+        factors = factors.clone()
+        factors[:, -1] = 0.0
+        x = _by_chunks(rows.flatten(), factors.flatten())
+    low, high = x.aminmax()
+    if not -math.inf < float(low) <= float(high) < math.inf:
+        return _exactly(b, a, cut)
+    return x.reshape(b.shape).contiguous()
+
+
+def _by_steps(b: Tensor, a: Tensor) -> Tensor:
+    """One step after the other; time is the first axis, and every factor finite."""
+    x = torch.empty_like(b)
+    x[-1] = b[-1]
+    following, *parts = [list(reversed(part.unbind())) for part in (x, b, a)]
+    for one, b_t, a_t, before in zip(following[1:], *(part[1:] for part in parts), following, strict=False):
+        torch.addcmul(b_t, a_t, before, out=one)
+    return x
+
+
+def _by_chunks(b: Tensor, a: Tensor) -> Tensor:
+    """A flat sequence in chunks; NaN where products of its factors would not tell what a loop does."""
+    steps = len(b)
+    if steps <= 4 * CHUNK:
+        return _by_steps(b.unsqueeze(-1), a.unsqueeze(-1)).squeeze(-1)
+    b, a = (pad(x, (0, -steps % CHUNK)).view(-1, CHUNK).t().contiguous() for x in (b, a))
+    alone, product = b[-1], a[-1]
+    for b_t, a_t in zip(reversed(b.unbind()[:-1]), reversed(a.unbind()[:-1]), strict=True):
+        alone, product = torch.addcmul(b_t, a_t, alone), product * a_t
+    if not are_told_by_products(product):
+        return torch.full_like(b, math.nan)
+    first = _by_chunks(alone, product)
+    b[-1] += a[-1] * pad(first[1:], (0, 1))
+    return _by_steps(b, a).t().flatten()[:steps]
+
+
+def are_told_by_products(product: Tensor) -> bool:
+    """Whether these products of the factors of chunks are so small that chunks are as exact as steps."""
+    square = product * product if product.dim() == 0 else torch.dot(product, product)
+    return float(square) <= LARGEST_PRODUCT**2
+
+
+def _exactly(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
+    """One step after the other, with whatever the factors and values are: the loop that all else is a short cut of."""
+    steps, ended = b.shape[-1], torch.zeros_like(b, dtype=torch.bool) if cut is None else cut
+    rows = [x.reshape(-1, steps) for x in (b, a.expand_as(b), ended)]
+    if len(rows[0]) <= FEW_ROWS:
+        largest = torch.finfo(b.dtype).max
+        found = [_row(b, a, cut, largest) for b, a, cut in zip(*(x.tolist() for x in rows), strict=True)]
+        return torch.tensor(found, dtype=b.dtype).view(b.shape)
+    x = [rows[0][:, -1]]
+    for b_t, a_t, cut_t in zip(*(reversed(part.unbind(-1)[:-1]) for part in rows), strict=True):
+        x.append(b_t + torch.where(cut_t, 0.0, a_t * x[-1]))
+    return torch.stack(x[::-1], -1).view(b.shape)
+
+
+def _row(b: list[float], a: list[float], cut: list[bool], largest: float) -> list[float]:
+    x, found = b[-1], [b[-1]]
+    for b_t, a_t, cut_t in zip(b[-2::-1], a[-2::-1], cut[-2::-1], strict=True):
+        x = b_t if cut_t else b_t + a_t * x
+        if abs(x) > largest:
+            x = math.copysign(math.inf, x)
+        found.append(x)
+    return found[::-1]
+
+
+def _by_halves(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
+    """In twice as many multiplications as steps, one level for each power of two, and no look at any value."""
+    cut = torch.zeros_like(b, dtype=torch.bool) if cut is None else cut
+    dtype = b.dtype if b.device.type == "mps" else torch.float64
+    return _halve(b.to(dtype), torch.where(cut, 0.0, a).to(dtype), cut).to(b.dtype)
 
 
 def _halve(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
@@ -56,200 +185,52 @@ def _halve(b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
     if steps == 1:
         return b
     pairs = steps // 2
-    (b0, b1), (a0, a1), (c0, c1) = _halves(b), _halves(a), _halves(cut)
-    joined = b0[..., :pairs] + _step(a0[..., :pairs], b1, c0[..., :pairs])
+    (b0, b_last), (a0, a_last), (c0, c_last) = (x[..., 0::2].tensor_split([pairs], -1) for x in (b, a, cut))
+    b1, a1, c1 = (x[..., 1::2] for x in (b, a, cut))
     even = _halve(
-        torch.cat([joined, b0[..., pairs:]], -1),
-        torch.cat([_step(a0[..., :pairs], a1, c0[..., :pairs]), a0[..., pairs:]], -1),
-        torch.cat([c0[..., :pairs] | c1, c0[..., pairs:]], -1),
+        torch.cat([b0 + _step(a0, b1, c0), b_last], -1),
+        torch.cat([bounded(_step(a0, a1, c0)), a_last], -1),
+        torch.cat([c0 | c1, c_last], -1),
     )
     following = torch.cat([even[..., 1:], torch.zeros_like(b[..., : 2 * pairs + 1 - steps])], -1)
     odd = b1 + _step(a1, following, c1)
-    woven = torch.stack([even[..., :pairs], odd], -1).flatten(-2)
-    return torch.cat([woven, even[..., pairs:]], -1)
-
-
-def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x[..., 0::2], x[..., 1::2]
+    first, last = even.tensor_split([pairs], -1)
+    woven = torch.stack([first, odd], -1).reshape(*b.shape[:-1], 2 * pairs)
+    return torch.cat([woven, last], -1)
 
 
 def _step(a: Tensor, x: Tensor, cut: Tensor) -> Tensor:
     return a * torch.where(cut, 0.0, x)
 
 
-def _scan(
-    kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None
-) -> Tensor:
-    """Backwards in time, or forwards as gradients do: a cut keeps the step after it from what it had."""
-    if b.numel() == 0 or b.shape[-1] == 1:
-        return b.clone(memory_format=torch.contiguous_format)
-    try:
-        return _in_chunks(kernels, b, a, done, terminated)
-    except NoCode:
-        if kernels is _BACKWARDS:
-            return _halved(b, a, done, terminated)
-        flags = [x if x is None else _turned(x) for x in (done, terminated)]
-        return _halved(b.flip(-1), _turned(a) if a.dim() else a, *flags).flip(-1)
+def either(done: Tensor | None, terminated: Tensor | None) -> Tensor | None:
+    return done if done is None or terminated is None else done | terminated
 
 
-def _in_chunks(kernels: Kernels, b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
-    """All rows as one sequence, cut where each of them ends."""
-    if done is None:
-        cut = torch.zeros_like(b, dtype=torch.bool)
-    else:
-        cut = done.clone() if terminated is None else done | terminated
-    cut[..., -1] = True
-    return _chunked(kernels, b.flatten(), a.flatten() if a.dim() else a, cut.flatten()).view(b.shape)
-
-
-def _turned(x: Tensor) -> Tensor:
+def reversed_factors(x: Tensor) -> Tensor:
     """The factor or cut of the step before each, backwards."""
     return pad(x[..., :-1], (1, 0)).flip(-1)
 
 
-def _chunked(kernels: Kernels, b: Tensor, a: Tensor, cut: Tensor) -> Tensor:
-    steps = b.shape[0]
-    if steps == 1:
-        return b
-    if steps <= CHUNK and kernels is _FORWARDS:
-        return _chunked(_BACKWARDS, b.flip(0), _turned(a) if a.dim() else a, _turned(cut)).flip(0)
-    if steps <= CHUNK:
-        return _run(_last, b, a, cut)[0]
-    summary, filled = kernels
-    return _run(filled, b, a, cut, _chunked(_BACKWARDS, *_run(summary, b, a, cut)))[0]
+def bounded(product: Tensor) -> Tensor:
+    """Zero times what is too large for a number is zero."""
+    limit = torch.finfo(product.dtype).max
+    return product.clamp(-limit, limit)
 
 
-def _run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
-    tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
-    results = run_kernel(kernel, *tensors)
-    if results is None:
-        raise NoCode
-    return results
-
-
-def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
-    """What a chunk makes of the value after it: it adds the first to the second times it, unless the third is True.
-
-    The second is one number for all chunks if `a` is one.
-    """
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    x = torch.zeros_like(b[:, 0])
-    for t in reversed(range(CHUNK)):
-        x = b[:, t] + _passed(factors[t], x, cut[:, t])
-    return [x, *_product(factors, cut)]
-
-
-def _filled(b: Tensor, a: Tensor, cut: Tensor, first: Tensor) -> list[Tensor]:
-    """Every step of a chunk, from the first values of all chunks."""
-    steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    x, filled = pad(first[1:], (0, 1)), []
-    for t in reversed(range(CHUNK)):
-        x = b[:, t] + _passed(factors[t], x, cut[:, t])
-        filled.append(x)
-    return [torch.stack(filled[::-1], -1).flatten()[:steps]]
-
-
-def _summary_forwards(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
-    """What a chunk passes on, in the same way from what is passed to it; the last chunk comes first."""
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    passed = torch.zeros_like(b[:, 0])
-    for t in range(CHUNK):
-        passed = _passed(factors[t], b[:, t] + passed, cut[:, t])
-    return [x.flip(0) if x.dim() else x for x in (passed, *_product(factors, cut))]
-
-
-def _filled_forwards(b: Tensor, a: Tensor, cut: Tensor, passed: Tensor) -> list[Tensor]:
-    """Every step of a chunk, from what all chunks pass on, the last chunk first."""
-    steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
-    passed, filled = pad(passed[1:], (0, 1)).flip(0), []
-    for t in range(CHUNK):
-        filled.append(b[:, t] + passed)
-        passed = _passed(factors[t], filled[t], cut[:, t])
-    return [torch.stack(filled, -1).flatten()[:steps]]
-
-
-def _last(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
-    """Every step of one chunk that nothing follows."""
-    steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0)[0], _chunks(cut, True)[0], _factors(a)
-    filled = [torch.zeros_like(b[0])]
-    for t in reversed(range(CHUNK)):
-        filled.append(b[t] + _passed(factors[t].view(()), filled[-1], cut[t]))
-    return [torch.stack(filled[:0:-1])[:steps]]
-
-
-_BACKWARDS: Kernels = (_summary, _filled)
-_FORWARDS: Kernels = (_summary_forwards, _filled_forwards)
-
-
-def _passed(factor: Tensor, x: Tensor, cut: Tensor) -> Tensor:
-    return torch.where(cut, 0.0, factor * x)
-
-
-def _product(factors: Sequence[Tensor], cut: Tensor) -> tuple[Tensor, Tensor]:
-    """All factors of a chunk in one, and whether it is cut anywhere."""
-    factor, stopped = factors[0], cut[:, 0]
-    for t in range(1, CHUNK):
-        factor, stopped = factor * factors[t], stopped | cut[:, t]
-    return factor, stopped
-
-
-def _factors(a: Tensor) -> Sequence[Tensor]:
-    return _chunks(a, 0.0).unbind(-1) if a.dim() else [a] * CHUNK
-
-
-def _chunks(x: Tensor, filling: float) -> Tensor:
-    return pad(x, (0, -x.shape[0] % CHUNK), value=filling).view(-1, CHUNK)
-
-
-def _empty(b: Tensor, a: Tensor, done: Tensor | None = None, terminated: Tensor | None = None) -> Tensor:
-    return torch.empty_like(b, memory_format=torch.contiguous_format)
-
-
-def _mapped(operator: Any, info: Any, in_dims: tuple[int | None, ...], *tensors: Any) -> tuple[Tensor, int]:
-    """The mapped axis first, in every tensor that there is."""
-    mapped: list[Any] = [
-        x if x is None else x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        for x, dim in zip(tensors, in_dims, strict=True)
-    ]
-    b, a, *flags = mapped
-    return operator(b, a if a.dim() == b.dim() else a.view(-1, *[1] * (b.dim() - 1)).expand_as(b), *flags), 0
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[1:], output)
-
-
-def _adjoint(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-    a, done, terminated, x = ctx.saved_tensors
-    db = scan_forwards(upstream, a, done, terminated)
-    return db, _slope(db, x, *ctx.saved_tensors[:3]) if ctx.needs_input_grad[1] else None, None, None
-
-
-def _adjoint_forwards(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-    a, done, terminated, x = ctx.saved_tensors
-    db = scan(upstream, a, done, terminated)
-    return db, _slope(x, db, *ctx.saved_tensors[:3]) if ctx.needs_input_grad[1] else None, None, None
-
-
-def _slope(early: Tensor, late: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) -> Tensor:
+def factor_gradient(early: Tensor, late: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
     """The gradient of the factors, each of which joins the first of a step to the second of the next one."""
-    late = pad(late[..., 1:], (0, 1))
-    each = early * (late if done is None else torch.where(_either(done, terminated), 0.0, late))
+    if cut is not None:
+        early, late = torch.where(cut, 0.0, early), torch.where(pad(cut[..., :-1], (1, 0)), 0.0, late)
+    each = pad(early[..., :-1] * late[..., 1:], (0, 1))
     return each if a.dim() else each.sum()
 
 
-# Not by `library.custom_op`, whose checks of every call cost as much as a short scan.
-_library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]
-for _name, _kernels in {"scan": _BACKWARDS, "scan_forwards": _FORWARDS}.items():
-    _schema = f"{_name}(Tensor b, Tensor a, Tensor? done=None, Tensor? terminated=None) -> Tensor"
-    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-    _library.impl(_name, partial(_scan, _kernels), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    library.register_fake(f"offline_losses::{_name}", _empty, lib=_library)
-scan, scan_forwards = torch.ops.offline_losses.scan.default, torch.ops.offline_losses.scan_forwards.default
-library.register_vmap("offline_losses::scan", partial(_mapped, scan), lib=_library)
-library.register_vmap("offline_losses::scan_forwards", partial(_mapped, scan_forwards), lib=_library)
-library.register_autograd("offline_losses::scan", _adjoint, setup_context=_save, lib=_library)
-library.register_autograd("offline_losses::scan_forwards", _adjoint_forwards, setup_context=_save, lib=_library)
+def in_front(size: int, in_dims: Sequence[int | None], tensors: Sequence[Any]) -> list[Any]:
+    """The mapped axis first, in every tensor that there is."""
+    mapped: list[Any] = [
+        x if x is None else x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(tensors, in_dims, strict=False)
+    ]
+    b, a, *flags = mapped
+    return [b, a if a.dim() == b.dim() else a.view(-1, *[1] * (b.dim() - 1)).expand_as(b), *flags]

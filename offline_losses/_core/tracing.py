@@ -1,27 +1,15 @@
-"""What a formula may ask about a compiler: whether one is reading it, and how a kernel of ours runs as generated code.
+"""What a formula may ask about a compiler: whether one is reading it.
 
-Nothing here imports one. `_compile` registers itself when it is loaded; without it formulas run as they are written.
+Nothing here imports one. `_compile` registers itself when it is loaded; without it formulas are read as they are.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
-from torch import Tensor
-
-
-class Compiler(Protocol):
-    """What `_compile` offers."""
-
-    def is_transforming(self) -> bool:
-        """Whether a transform of `torch.func` is active, which does not find the derivative of an operator."""
-
-    def run(self, kernel: Callable[..., Sequence[Tensor]], *tensors: Tensor) -> Sequence[Tensor] | None:
-        """The kernel as generated code on contiguous tensors; None where there can be none."""
 
 
 class _Thread(threading.local):
@@ -29,12 +17,12 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_registered: list[Compiler] = []
+_is_transforming: list[Callable[[], bool]] = []
 
 
-def register(compiler: Compiler) -> None:
-    """Let formulas use this compiler."""
-    _registered[:] = [compiler]
+def register(is_transforming: Callable[[], bool]) -> None:
+    """Note that there is a compiler with our operators, and how it tells that a transform of `torch.func` is active."""
+    _is_transforming[:] = [is_transforming]
 
 
 @contextmanager
@@ -53,10 +41,5 @@ def is_tracing() -> bool:
 
 
 def takes_operators() -> bool:
-    """Whether a whole algorithm may enter the trace as one operator."""
-    return is_tracing() and bool(_registered) and not _registered[0].is_transforming()
-
-
-def run_kernel(kernel: Callable[..., Sequence[Tensor]], *tensors: Tensor) -> Sequence[Tensor] | None:
-    """A kernel as generated code; None where there can be none."""
-    return _registered[0].run(kernel, *tensors) if _registered else None
+    """Whether a whole algorithm may enter the trace as one operator: a transform does not find its derivative."""
+    return is_tracing() and bool(_is_transforming) and not _is_transforming[0]()

@@ -14,7 +14,8 @@ from strategies import batches, masks, reals, tensors
 from torch import Tensor, library
 
 from offline_losses import discounted_return, episode_return, linear_recurrence
-from offline_losses._core import scan as scan_of_core
+from offline_losses._compile import scan as compiled_scan
+from offline_losses._compile.graph import Unsupported
 from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
@@ -236,9 +237,9 @@ def test_without_a_compiler_the_operators_solve_by_halves(monkeypatch: pytest.Mo
     """Both directions, where nothing can be generated."""
 
     def unsupported(*_: object) -> None:
-        raise scan_of_core.NoCode
+        raise Unsupported
 
-    monkeypatch.setattr(scan_of_core, "_run", unsupported)
+    monkeypatch.setattr(compiled_scan, "_run", unsupported)
     b, a, cut = random_problem(steps)
     terminated = torch.rand(cut.shape) < 0.1
     expected = linear_recurrence(b, a, cut=cut | terminated)
