@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from offline_losses._compile.graph import first_line, switched_off
 from offline_losses._compile.optimizers import Rate, as_tensors, for_tracing, forget_gradients, parameters, stepping
 from offline_losses._compile.replay import Replay, options_of_card
+from offline_losses._compile.switches import first_line, switched_off
 from offline_losses._compile.trace import Backup, Trace
 from offline_losses._compile.watch import NUMBERS, Place, outside, settings
 

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from benchmarks import updates
 from benchmarks.networks import fixed_batch
 from offline_losses import compile_update
-from offline_losses._compile.graph import switched_off
+from offline_losses._compile.switches import switched_off
 
 pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
 aten = torch.ops.aten

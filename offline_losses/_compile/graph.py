@@ -7,8 +7,6 @@ with unknown sizes and called directly; whoever holds it asks `fits` first, once
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
@@ -20,6 +18,7 @@ from torch.fx import GraphModule
 
 from offline_losses._compile import private
 from offline_losses._compile.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, split
+from offline_losses._compile.switches import Process, Unsupported, first_line, warn_once
 from offline_losses._core.tracing import tracing
 
 GRAPHS = 8
@@ -35,11 +34,6 @@ SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
 
 _one_at_a_time = RLock()
-warned: set[str] = set()
-
-
-class Unsupported(Exception):
-    """No generated code for this call; the message says why."""
 
 
 class NotWorthIt(Exception):
@@ -58,40 +52,6 @@ _WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", 
 """So that Inductor writes nothing to memory between the steps of a row."""
 
 
-class Process:
-    """Whether this process has generated code, and whether it is the child of one that had, without its threads."""
-
-    compiled = forked = False
-
-    @classmethod
-    def note_fork(cls) -> None:
-        """Called in the child."""
-        cls.forked = cls.forked or cls.compiled
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=Process.note_fork)
-
-
-def switched_off() -> str | None:
-    """Why nothing may be compiled now, if that is so."""
-    switches = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
-    if switch := next((name for name in switches if os.environ.get(name) == "1"), None):
-        return f"{switch}=1 switches the compiler off"
-    if private.stance() == "force_eager":
-        return 'torch.compiler.set_stance("force_eager") is in force'
-    if Process.forked:
-        return "this process was forked from one with compiled functions, whose threads it lacks; start it by spawn"
-    return private.missing_for_calls()
-
-
-def warn_once(reason: str) -> None:
-    """Tell once why functions run eagerly."""
-    if reason not in warned:
-        warned.add(reason)
-        warnings.warn(f"offline_losses.fused runs eagerly: {reason}.", stacklevel=4)
-
-
 def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
     """What the loops of a graph are laid out for: little work or much, and so many threads.
 
@@ -104,11 +64,6 @@ def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
     if any(tensor.is_cuda for tensor in tensors):
         return 1 + int(math.log2(min(elements, LARGEST) / LARGE)) // 2, threads
     return 1, threads
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in one line."""
-    return next(iter(str(error).splitlines()), "")[:200]
 
 
 class Graph:
@@ -129,7 +84,7 @@ class Graph:
         if plan.later is None:
             graph = self._trace(plan.function, self._inputs)
         else:
-            with tracing(), torch.no_grad(), self._mode:
+            with tracing(), torch.no_grad(), self._mode, private.COMPILER.enable_python_dispatcher():
                 results = plan.function(*self._inputs)
                 upstream = [
                     torch.empty(x.shape, dtype=x.dtype, device=x.device)

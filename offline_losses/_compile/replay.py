@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offline_losses._compile.graph import LARGE, first_line
+from offline_losses._compile.graph import LARGE
+from offline_losses._compile.switches import first_line
 
 COPIED_TOGETHER = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 """The types that one launch copies many tensors of, whatever the version of PyTorch."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, library
 from torch.nn.functional import pad
 
-from offline_losses._compile.graph import SHAPES, Graphs, Plan, Process, Unsupported, size_class
+from offline_losses._compile.graph import SHAPES, Graphs, Plan, size_class
+from offline_losses._compile.switches import Process, Unsupported
 from offline_losses._core.scan import (
     are_told_by_products,
     bounded,

@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from offline_losses._compile.graph import Unsupported
+from offline_losses._compile.switches import Unsupported
 
 
 class Trace:

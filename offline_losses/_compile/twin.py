@@ -14,17 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from offline_losses._compile import private
 from offline_losses._compile.call import Call, LossNode, ResultNode
-from offline_losses._compile.graph import (
-    LARGE,
-    SHAPES,
-    Graphs,
-    Plan,
-    Process,
-    Unsupported,
-    size_class,
-    switched_off,
-    warn_once,
-)
+from offline_losses._compile.graph import LARGE, SHAPES, Graphs, Plan, size_class
+from offline_losses._compile.switches import Process, Unsupported, switched_off, warn_once
 from offline_losses._core.reduce import in_double
 
 P = ParamSpec("P")

@@ -41,8 +41,7 @@ def solve(b: Tensor, a: Tensor, done: Tensor | None, terminated: Tensor | None) 
     cut = either(done, terminated)
     if is_tracing():  # a transform inside of a compiled region
         return _by_halves(b, a, cut)
-    x = Recurrence.apply(b, a, cut, False)  # type: ignore[no-untyped-call]
-    return x
+    return _recurrence(b, a, cut, False)
 
 
 class Recurrence(Function):
@@ -58,32 +57,39 @@ class Recurrence(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, a, cut, ctx.forwards = inputs
-        ctx.save_for_backward(a, cut, output)
-        ctx.save_for_forward(a, cut, output)
+        *saved, ctx.forwards = inputs
+        ctx.save_for_backward(*saved)  # not the result, which a user may write into
+        ctx.save_for_forward(*saved)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        a, cut, x = ctx.saved_tensors
-        db = Recurrence.apply(upstream, a, cut, not ctx.forwards)  # type: ignore[no-untyped-call]
-        early, late = (x, db) if ctx.forwards else (db, x)
-        return db, factor_gradient(early, late, a, cut) if ctx.needs_input_grad[1] else None, None, None
+        b, a, cut = ctx.saved_tensors
+        db, da = _recurrence(upstream, a, cut, not ctx.forwards), None
+        if ctx.needs_input_grad[1]:
+            x = _recurrence(b, a, cut, ctx.forwards)
+            da = factor_gradient(*((x, db) if ctx.forwards else (db, x)), a, cut)
+        return db, da, None, None
 
     @staticmethod
     def jvp(ctx: Any, db: Tensor | None, da: Tensor | None, *_: Any) -> Tensor:
-        a, cut, x = ctx.saved_tensors
-        moved = torch.zeros_like(x) if db is None else db
+        b, a, cut = ctx.saved_tensors
+        moved = torch.zeros_like(b) if db is None else db
         if da is not None:
+            x = _recurrence(b, a, cut, ctx.forwards)
             passed = x if ctx.forwards else pad(x[..., 1:], (0, 1))
             passed = da * (passed if cut is None else torch.where(cut, 0.0, passed))
             moved = moved + (pad(passed[..., :-1], (1, 0)) if ctx.forwards else passed)
-        x_dot: Tensor = Recurrence.apply(moved, a, cut, ctx.forwards)  # type: ignore[no-untyped-call]
-        return x_dot
+        return _recurrence(moved, a, cut, ctx.forwards)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
         b, a, cut = in_front(info.batch_size, in_dims, arguments[:3])
-        return Recurrence.apply(b, a, cut, arguments[3]), 0  # type: ignore[no-untyped-call]
+        return _recurrence(b, a, cut, arguments[3]), 0
+
+
+def _recurrence(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> Tensor:
+    x: Tensor = Recurrence.apply(b, a, cut, forwards)  # type: ignore[no-untyped-call]
+    return x
 
 
 def solve_in_order(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> Tensor:

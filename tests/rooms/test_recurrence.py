@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from oracles import ORACLES
 from strategies import batches, masks, reals, tensors
 from torch import Tensor, library
 
-from offline_losses import discounted_return, episode_return, linear_recurrence
+import offline_losses
+from offline_losses import discounted_return, episode_return, fused, linear_recurrence
 from offline_losses._compile import scan as compiled_scan
-from offline_losses._compile.graph import Unsupported
+from offline_losses._compile import twin
+from offline_losses._compile.switches import Unsupported
 from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
@@ -245,6 +248,81 @@ def test_without_a_compiler_the_operators_solve_by_halves(monkeypatch: pytest.Mo
     expected = linear_recurrence(b, a, cut=cut | terminated)
     close(torch.ops.offline_losses.scan(b, a, cut, terminated), expected)
     close(torch.ops.offline_losses.scan_forwards(b, a, cut, terminated), adjoint(b, a, cut | terminated))
+
+
+def loop(b: Tensor, a: Tensor, cut: Tensor | None = None) -> Tensor:
+    """One step after the other, as nobody would write it for speed."""
+    x = [b[..., -1]]
+    for t in range(b.shape[-1] - 2, -1, -1):
+        stopped = torch.zeros_like(b[..., t], dtype=torch.bool) if cut is None else cut[..., t]
+        x.append(b[..., t] + torch.where(stopped, 0.0, a[..., t] * torch.where(stopped, 0.0, x[-1])))
+    return torch.stack(x[::-1], -1)
+
+
+def hard_problem(kind: str, rows: int, steps: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Factors whose products overflow or vanish, or infinities among the values."""
+    generator = torch.Generator().manual_seed(steps)
+    b = torch.randn(rows, steps, generator=generator, dtype=dtype)
+    cut = torch.rand(rows, steps, generator=generator) < 0.02
+    first = torch.zeros_like(b)
+    first[:, 0] = 1.0
+    ratio = torch.exp(4 * torch.randn(rows, steps, generator=generator, dtype=dtype))
+    infinite = torch.where(torch.rand(rows, steps, generator=generator) < 0.02, torch.inf, b)
+    return {
+        "large factors": (first, torch.full_like(b, 1e20), None),
+        "doubling": (b, torch.full_like(b, 2.0), None),
+        "doubling of nothing": (first, torch.full_like(b, 2.0), None),
+        "a fixed point": (torch.cat([-torch.ones_like(b[:, 1:]), torch.ones_like(b[:, :1])], -1), b * 0 + 2.0, None),
+        "importance ratios": (b, ratio, cut),
+        "infinity far behind": (torch.cat([b[:, 1:], torch.full_like(b[:, :1], torch.inf)], -1), b * 0 + 0.01, None),
+        "infinities": (infinite, torch.rand(rows, steps, generator=generator, dtype=dtype), cut),
+    }[kind]
+
+
+HARD = ["large factors", "doubling", "doubling of nothing", "a fixed point", "importance ratios", "infinity far behind"]
+
+
+@pytest.mark.parametrize("module", [offline_losses, fused], ids=["eager", "fused"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("rows", "steps"), [(1, 3), (2, 200), (40, 200), (1, 3000)])
+@pytest.mark.parametrize("kind", [*HARD, "infinities"])
+def test_products_of_factors_never_show(
+    module: ModuleType, kind: str, rows: int, steps: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever overflows or vanishes when factors are multiplied: the loop's values and gradients, infinite or not."""
+    monkeypatch.setattr(twin, "SMALL", 0)
+    b, a, cut = hard_problem(kind, rows, steps, dtype)
+    found = []
+    for function in (lambda x, y: module.linear_recurrence(x, y, cut=cut), lambda x, y: loop(x, y, cut)):
+        inner = b.clone().requires_grad_(), a.clone().requires_grad_()
+        x = function(*inner)
+        found.append([x, *torch.autograd.grad(x.sum(), inner)])
+    rtol = 1e-2 if kind == "importance ratios" else 1e-4  # where much cancels, rounding shows in the loop too
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", HARD[:-1])
+def test_products_never_show_under_transforms(kind: str) -> None:
+    """Mapped, forward-mode, and a gradient of a gradient."""
+    b, a, cut = hard_problem(kind, 2, 40, torch.float64)
+
+    def recurrence(x: Tensor, y: Tensor) -> Tensor:
+        return linear_recurrence(x, y, cut=cut)
+
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        return loop(x, y, cut)
+
+    def second(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda x, y: torch.func.grad(lambda y: torch.func.grad(lambda y: function(x, y).sum())(y).sum())(y)
+
+    def slope(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda x, y: torch.func.jvp(function, (x, y), (torch.ones_like(x), torch.ones_like(y)))[1]
+
+    for change in (second, slope):
+        torch.testing.assert_close(change(recurrence)(b, a), change(plain)(b, a), equal_nan=True)
+    if cut is None:
+        torch.testing.assert_close(torch.vmap(recurrence)(b, a), plain(b, a))
 
 
 def test_both_flags_cut() -> None:
