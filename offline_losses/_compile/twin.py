@@ -53,10 +53,13 @@ def fuse(function: Callable[P, R]) -> Callable[P, R]:
         if torch.compiler.is_compiling() or _is_off(function.__name__, graphs) or private.wants_operators():
             return function(*args, **kwargs)
         values = (*args, *kwargs.values())
-        key = _key(values, kwargs)
         try:
+            key = _key(values, kwargs)
             entry = entries.get(key, _UNKNOWN)
-        except TypeError:  # an argument that cannot be hashed: the function itself says what is wrong with it
+        except (
+            TypeError,
+            RuntimeError,
+        ):  # what cannot be hashed or has no shape: the function says what is wrong with it
             return function(*args, **kwargs)
         if entry is _UNKNOWN:
             if _is_off(function.__name__, graphs, new=True):
