@@ -20,8 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What is too long for every run says so."""
+    """What is too long for every run says so; it runs too where tests are chosen with `-k`."""
     config.addinivalue_line("markers", "thorough: one more of a kind that is compiled; runs with --compile-all")
+    if config.option.keyword:  # few tests were asked for, so that there is time
+        config.option.compile_all = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,6 +32,7 @@ NAN = float("nan")
 BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 HALF_AND_DOUBLE = [torch.bfloat16, torch.float64]
 thorough = pytest.mark.thorough
+FIRST = {row.function.__module__: row.name for row in reversed(LEDGER)}.values()
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
@@ -56,9 +57,16 @@ def operator_by_operator(graph: GraphModule, _: Any) -> Callable[[list[Tensor]],
 
 @pytest.fixture
 def _little_code(request: pytest.FixtureRequest, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generate code for the main functions only; `--compile-all` does it for all."""
+    """Generate code for the main functions only; `--compile-all` does it for all, and so does `-k`."""
     if case.row.name not in MAIN and not request.config.getoption("--compile-all"):
         monkeypatch.setattr(private.COMPILER, "compile_fx_inner", operator_by_operator)
+
+
+@pytest.fixture
+def _code_in_each_room(request: pytest.FixtureRequest, case: Case) -> None:
+    """Generate code for the main functions and the first one of each room; `--compile-all` and `-k` for all."""
+    if case.row.name not in FIRST:
+        request.getfixturevalue("_little_code")
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +260,7 @@ def test_one_graph_for_statistics_without_a_mask() -> None:
 
 
 @each_function
-@pytest.mark.usefixtures("_compiles")
+@pytest.mark.usefixtures("_compiles", "_code_in_each_room")
 def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
     """In float32, the error against float64 is eager's up to rounding; seven batch sizes need at most two graphs.
 
