@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.fx import Graph
 from torch.fx.node import map_arg
 
 aten = torch.ops.aten
+_CONVERT = torch.ops.prims.convert_element_type.default
 
 
 def split(joint: Any, inputs: int, results: int) -> tuple[Any, Any]:
@@ -24,7 +26,8 @@ def split(joint: Any, inputs: int, results: int) -> tuple[Any, Any]:
         if not later.isdisjoint(node.all_input_nodes):
             later.add(node)
     before = nodes[: 1 + max(map(nodes.index, values))]
-    kept = [node for node in before if node not in later and node not in values and _takes_long(node)]
+    kept = [_finished(node, before) for node in before if node not in later and _takes_long(node)]
+    kept = [node for node in kept if node not in values]
 
     backward, copies = _copy(joint)
     with backward.inserting_before(copies[nodes[len(inner)]]):
@@ -53,6 +56,18 @@ def _copy(graph: Any) -> tuple[Any, dict[Any, Any]]:
     copy = Graph()
     copy.graph_copy(graph, copies)
     return copy, copies
+
+
+def _finished(node: Any, before: Sequence[Any]) -> Any:
+    """What is made of a sum and of nothing else, rounded or divided by their number, before more than one thing is."""
+    while len(node.users) == 1:
+        (user,) = node.users
+        tensors = [x for x in user.all_input_nodes if isinstance(x.meta.get("val"), torch.Tensor)]
+        single = torch.Tag.pointwise in getattr(user.target, "tags", ()) or user.target is _CONVERT
+        if tensors != [node] or not single or user not in before:
+            break
+        node = user
+    return node
 
 
 def _takes_long(node: Any) -> bool:
@@ -95,7 +110,7 @@ def count_as_numbers(graph: Any) -> None:
         divides = len(wanted) == 1 and all(user.target is aten.div.Tensor for user in node.users)
         if divides and flag.meta["val"].dtype is torch.bool:
             with graph.inserting_before(node):
-                number = graph.call_function(torch.ops.prims.convert_element_type.default, (flag, wanted.pop()))
+                number = graph.call_function(_CONVERT, (flag, wanted.pop()))
             node.replace_input_with(flag, number)
             _in_double(graph, node, number.args[1])
 
@@ -117,7 +132,7 @@ def _in_double(graph: Any, node: Any, dtype: torch.dtype) -> None:
     """Let a sum be taken in double precision, and rounded to `dtype`."""
     node.kwargs = {"dtype": torch.float64}
     with graph.inserting_after(node):
-        rounded = graph.call_function(torch.ops.prims.convert_element_type.default, (node, dtype))
+        rounded = graph.call_function(_CONVERT, (node, dtype))
     rounded.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
 
@@ -152,4 +167,4 @@ def _number(graph: Any, node: Any) -> Any:
         return None
     number = graph.call_function(node.target, map_arg(node.args, lambda x: numbers.get(x, x)), dict(node.kwargs))
     # among numbers, what was a knob in double precision decides the dtype
-    return graph.call_function(torch.ops.prims.convert_element_type.default, (number, node.meta["val"].dtype))
+    return graph.call_function(_CONVERT, (number, node.meta["val"].dtype))

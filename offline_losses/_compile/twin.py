@@ -176,6 +176,8 @@ def _entry(
         inputs = [values[i] for i in places]
         if kind is None:
             return runs[0](inputs)[0]
+        if len(runs) == 1:
+            return kind(*runs[0](inputs))
         found = dict(
             x for call, run in zip(calls, runs, strict=True) for x in zip(call.chosen, run(inputs), strict=True)
         )
