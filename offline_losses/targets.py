@@ -140,7 +140,7 @@ def expected_target(
     _check_step("expected_target", reward, terminated, discount)
     over = terminated.unsqueeze(-1)
     q, p = _alive(next_q, over), _alive(next_probability, over)
-    value = (p * torch.where((p == 0) & q.isinf(), 0.0, q)).sum(-1)
+    value = (p * torch.where((p == 0) & (q.abs() == torch.inf), 0.0, q)).sum(-1)
     return _bootstrap(reward, value, discount).to(summed(reward, next_q, next_probability))
 
 
