@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 
 from offline_losses._core.tracing import is_tracing, takes_operators
 
-CHUNK = 64
+CHUNK = 32
 """Steps that operators take in a row, many chunks at once."""
 
 LARGEST_PRODUCT = 2.0**16
@@ -58,21 +58,24 @@ class Recurrence(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *saved, ctx.forwards = inputs
-        ctx.save_for_backward(*saved)  # not the result, which a user may write into
-        ctx.save_for_forward(*saved)
+        # a copy of the result, which a user may write into
+        ctx.save_for_backward(*saved, output.clone() if ctx.needs_input_grad[1] else None)
+        ctx.save_for_forward(*saved, None)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        b, a, cut = ctx.saved_tensors
+        b, a, cut, x = ctx.saved_tensors
         db, da = _recurrence(upstream, a, cut, not ctx.forwards), None
         if ctx.needs_input_grad[1]:
-            x = _recurrence(b, a, cut, ctx.forwards)
-            da = factor_gradient(*((x, db) if ctx.forwards else (db, x)), a, cut)
+            if torch.is_grad_enabled():  # a second derivative goes through it
+                x = _recurrence(b, a, cut, ctx.forwards)
+            early, late = (x, db) if ctx.forwards else (db, x)
+            da = factor_gradient(early, late, a, cut)
         return db, da, None, None
 
     @staticmethod
-    def jvp(ctx: Any, db: Tensor | None, da: Tensor | None, *_: Any) -> Tensor:
-        b, a, cut = ctx.saved_tensors
+    def jvp(ctx: Any, db: Tensor | None, da: Tensor | None, *flags: Any) -> Tensor:
+        b, a, cut, _ = ctx.saved_tensors
         moved = torch.zeros_like(b) if db is None else db
         if da is not None:
             x = _recurrence(b, a, cut, ctx.forwards)
@@ -111,7 +114,7 @@ def _by_values(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
     steps = b.shape[-1]
     factor = a.expand_as(b) if cut is None else torch.where(cut, 0.0, a)
     rows, factors = b.reshape(-1, steps), factor.reshape(-1, steps)
-    if steps <= 4 * CHUNK + 4 * len(rows):
+    if steps <= 4 * CHUNK:
         x = _by_steps(rows.t().contiguous(), factors.t().contiguous()).t()
     else:
         factors = factors.clone()
