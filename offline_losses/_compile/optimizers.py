@@ -1,51 +1,236 @@
-"""What a compiled step needs of optimizers: learning rates and counts as tensors, and no gradient left behind."""
+"""Optimizers as a compiler can trace them: `step` and `zero_grad` on the optimizer's own state and settings.
+
+PyTorch breaks the graph inside both methods on purpose. While a compiled update runs, these stand in their place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim.adadelta import adadelta
+from torch.optim.adamax import adamax
+from torch.optim.nadam import nadam
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.radam import radam
+from torch.optim.rmsprop import rmsprop
+
+from offline_losses._compile.descent import adam, sgd
+from offline_losses._compile.private import hooks_of_optimizer
+
+NO_STATE = "a parameter has a gradient for the first time"
 
 
-class Rate:
-    """A learning rate as a tensor that the compiled step reads, whatever is written into the optimizer."""
+class Untraceable(Exception):
+    """An optimizer that only runs as it is; the message says why."""
 
-    def __init__(self, group: dict[str, Any]) -> None:
-        self.group = group
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
-            group["lr"].was_a_number = True
-        self.tensor: Tensor = group["lr"]
 
-    def release(self) -> None:
-        """Back to a number, if it was one: not every optimizer takes a tensor."""
-        if hasattr(self.group["lr"], "was_a_number"):
-            self.group["lr"] = float(self.group["lr"])
+_ADAM = adam, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
+FORMS: dict[type[Optimizer], tuple[Callable[..., None], tuple[str, ...]]] = {
+    Adam: _ADAM,
+    AdamW: _ADAM,
+    NAdam: (nadam, ("exp_avg", "exp_avg_sq", "mu_product", "step")),
+    RAdam: (radam, ("exp_avg", "exp_avg_sq", "step")),
+    Adamax: (adamax, ("exp_avg", "exp_inf", "step")),
+    RMSprop: (rmsprop, ("square_avg", "grad_avg", "momentum_buffer", "step")),
+    Adadelta: (adadelta, ("square_avg", "acc_delta", "step")),
+    SGD: (sgd, ("momentum_buffer",)),
+}
+"""The function that steps, and the state that it takes after parameters and gradients."""
 
-    def follow(self) -> None:
-        """Take over a number, or another tensor, that was put in its place."""
-        rate = self.group["lr"]
-        if rate is self.tensor:
+LIVE = "lr", "betas", "momentum"
+"""Settings that schedulers change: the first is a tensor from the start, the others from their first change on."""
+
+_FIXED = {"foreach": True, "capturable": True, "differentiable": False, "fused": False, "has_complex": False}
+"""The form of each function that takes every number as a tensor."""
+
+
+_NONE: dict[str, Any] = {}
+
+
+class _Group:
+    """One group of parameters, with its state in lists, which are read before the user's code reads the same tensors.
+
+    Where one of two readers is an optimizer, Dynamo leaves out the guard that both hold the same tensor.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.params: list[Tensor] = []
+        self.state: list[list[Any]] = []
+        self.ready: list[bool] = []
+        self.lent: dict[str, tuple[Any, Any]] = {}  # what the group holds, and what stands in for it meanwhile
+        self.seen: dict[str, Any] = {}
+        self.live = {"lr"}
+        self.capturable: bool | None = None
+
+    def lend(self) -> None:
+        """Put tensors in the place of numbers that may change."""
+        settings = self.settings
+        for name in LIVE:
+            number = settings.get(name)
+            if number is None or isinstance(number, Tensor):
+                self.lent.pop(name, None)
+                continue
+            if name not in self.live:
+                if self.seen.setdefault(name, number) == number:
+                    continue
+                self.live.add(name)
+            if name not in self.lent:
+                self.lent[name] = number, self._tensors(number)
+            elif self.lent[name][0] != number:
+                tensors = self.lent[name][1]
+                for tensor, x in zip(tensors, number) if isinstance(number, tuple) else [(tensors, number)]:  # noqa: B905
+                    tensor.fill_(x)
+                self.lent[name] = number, tensors
+            settings[name] = self.lent[name][1]
+
+    def stand_ins(self) -> list[tuple[int, Any]]:
+        """Each tensor lent, by identity, with its number."""
+        return [(id(tensor), number) for number, tensor in self.lent.values()]
+
+    def _tensors(self, number: Any) -> Any:
+        """One element each, not 0-d: Dynamo takes the value of a 0-d tensor of doubles for a known number."""
+        if isinstance(number, tuple):
+            return tuple(map(self._tensors, number))
+        device = self.params[0].device if self.params else torch.device("cpu")
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.full((1,), number, dtype=dtype, device=device)
+
+    def restore(self) -> None:
+        """Put the numbers back; what the update has computed from a tensor becomes a number."""
+        settings = self.settings
+        for name, (number, tensor) in self.lent.items():
+            held = settings[name]
+            if held is tensor:
+                settings[name] = number
+            elif isinstance(held, Tensor):
+                settings[name] = held.item()
+        if self.capturable is not None:  # Dynamo writes True there if the update writes into the group
+            settings["capturable"] = self.capturable
+
+
+class TraceableOptimizer:
+    """Stands in for the methods of an optimizer while a compiled update runs."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        if type(optimizer) not in FORMS:
+            raise Untraceable(f"{type(optimizer).__name__} has no form that can be traced")
+        self.function, self.names = FORMS[type(optimizer)]
+        arguments = [*inspect.signature(self.function).parameters][2 + len(self.names) :]
+        self.fixed = {name: value for name, value in _FIXED.items() if name in arguments}
+        self.arguments = [name for name in arguments if name not in self.fixed]
+        self.groups: list[_Group] = []
+        self.held: list[Any] = []
+        self.replaced: dict[str, Any] = {}
+        self.stepped = False
+
+    def refresh(self) -> bool:
+        """Take over what the optimizer holds now, and say whether that is new; refuse what cannot be traced."""
+        optimizer = self.optimizer
+        if hooks_of_optimizer(optimizer):
+            raise Untraceable(f"{type(optimizer).__name__} has hooks on its steps")
+        step = vars(optimizer).get("step")
+        if step is not None and not hasattr(step, "_wrapped_by_lr_sched"):
+            raise Untraceable(f"the step of {type(optimizer).__name__} was replaced")
+        state = optimizer.state
+        held = [
+            x for group in optimizer.param_groups for p in group["params"] for x in (p, *state.get(p, _NONE).values())
+        ]
+        held += optimizer.param_groups
+        if len(held) == len(self.held) and all(map(is_, held, self.held)):
+            return False
+        self.held = held
+        while len(self.groups) < len(optimizer.param_groups):
+            self.groups.append(_Group())
+        del self.groups[len(optimizer.param_groups) :]
+        for group, settings in zip(self.groups, optimizer.param_groups, strict=True):
+            self._refresh(group, settings)
+        return True
+
+    def _refresh(self, group: _Group, settings: dict[str, Any]) -> None:
+        if settings.get("differentiable"):
+            raise Untraceable("its step is differentiable")
+        group.settings, group.capturable = settings, settings.get("capturable")
+        group.params[:] = settings["params"]
+        held = [self.optimizer.state.get(p, _NONE) for p in group.params]
+        group.state[:] = [[state.get(name) for state in held] for name in self.names]
+        last = group.state[-1]
+        if self.function is sgd:
+            group.ready[:] = [settings["momentum"] == 0 or buffer is not None for buffer in last]
             return
-        if isinstance(rate, Tensor):
-            self.tensor.copy_(rate)
-        else:
-            self.tensor.fill_(float(rate))  # on a card without waiting for it
-        self.group["lr"] = self.tensor
+        for i, (step, p) in enumerate(zip(last, group.params, strict=True)):
+            if step is not None and step.device != p.device:  # a number on the host would stop a card
+                last[i] = held[i]["step"] = step.to(p.device)
+        group.ready[:] = [step is not None for step in last]
 
+    def stand_in(self) -> None:
+        """Replace the optimizer's methods, and by tensors its learning rates and whatever else changes."""
+        held = vars(self.optimizer)
+        self.replaced = {name: held[name] for name in ("step", "zero_grad") if name in held}
+        held["step"], held["zero_grad"] = self.step, self.zero_grad
+        for group in self.groups:
+            group.lend()
 
-def as_tensors(optimizers: list[Optimizer]) -> list[Rate]:
-    """Learning rates as tensors, and step counts where the parameters are: a number on the host is never replayed."""
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].to(parameter.device)
-    return [Rate(group) for optimizer in optimizers for group in optimizer.param_groups]
+    def stand_back(self) -> None:
+        """Put back what was there, but for what the update has set itself."""
+        for group in self.groups:
+            group.restore()
+        held = vars(self.optimizer)
+        del held["step"], held["zero_grad"]
+        held.update(self.replaced)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the optimizer's own."""
+        for group in self.groups:
+            for p in group.params:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.detach().zero_()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """As the optimizer's own."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.groups:
+                self._step(group)
+        self.stepped = True
+        return loss
+
+    def _step(self, group: _Group) -> None:
+        places = [i for i, p in enumerate(group.params) if p.grad is not None]
+        if not all([group.ready[i] for i in places]):  # noqa: C419
+            raise RuntimeError(NO_STATE)
+        if not places:
+            return
+        params = [group.params[i] for i in places]
+        grads = [group.params[i].grad for i in places]
+        state = [[values[i] for i in places if values[i] is not None] for values in group.state]
+        settings = group.settings
+        numbers = {name: settings[name] for name in self.arguments if name in settings}
+        if "betas" in settings:
+            numbers["beta1"], numbers["beta2"] = settings["betas"]
+        numbers = {name: x.squeeze() if isinstance(x, Tensor) else x for name, x in numbers.items()}
+        if self.function in (adam, sgd):
+            self.function(params, grads, *state, **numbers)
+        else:  # which count in single precision if they are not given doubles
+            counts = [[x.double() if x.dim() == 0 else x for x in values] for values in state]
+            self.function(params, grads, *counts, **self.fixed, **numbers)
+            for values, inner in zip(state, counts, strict=True):
+                for x, y in zip(values, inner, strict=True):
+                    if x.dim() == 0:
+                        x.copy_(y)
 
 
 @contextmanager
@@ -61,30 +246,3 @@ def stepping() -> Iterator[dict[int, Optimizer]]:
         yield found
     finally:
         hook.remove()
-
-
-@contextmanager
-def for_tracing(optimizers: list[Optimizer]) -> Iterator[None]:
-    """Let the optimizers compute with tensors alone, in single operators that the compiler fuses by itself."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    keys = ("capturable", "fused", "foreach")
-    before: list[dict[str, Any]] = [{key: group[key] for key in keys if key in group} for group in groups]
-    for group, settings_ in zip(groups, before, strict=True):
-        group.update({key: key != "fused" for key in settings_})  # the forms that take every number as a tensor
-    try:
-        yield
-    finally:
-        for group, settings_ in zip(groups, before, strict=True):
-            group.update(settings_)
-
-
-def parameters(optimizers: list[Optimizer]) -> list[Tensor]:
-    """Everything that they move."""
-    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-
-
-def forget_gradients(optimizers: list[Optimizer], state: list[Tensor]) -> None:
-    kept = {id(x) for x in state}
-    for parameter in parameters(optimizers):
-        if id(parameter.grad) not in kept:
-            parameter.grad = None

@@ -6,7 +6,10 @@ the functions run eagerly and say which.
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -119,3 +122,135 @@ def stance() -> str:
 def callable_inside(code: Any) -> Any:
     """Of a compiled graph what it calls in the end: all around it serves caches of its first call."""
     return getattr(code, "current_callable", None) or code
+
+
+UPDATE = Names(
+    optimize="torch._dynamo:optimize",
+    optimize_parts="torch._dynamo.eval_frame:_optimize",
+    config="torch._dynamo:config",
+    compile_fx="torch._inductor.compile_fx:compile_fx",
+    RestartAnalysis="torch._dynamo.exc:RestartAnalysis",
+    step_pre_hooks="torch.optim.optimizer:_global_optimizer_pre_hooks",
+    step_post_hooks="torch.optim.optimizer:_global_optimizer_post_hooks",
+)
+"""What compiles an update, in parts at least."""
+
+BACKWARD = Names(
+    trace_backward="torch._dynamo.config:trace_autograd_ops",
+    skip_hook_guards="torch._dynamo.config:skip_nnmodule_hook_guards",
+    tensor_hooks="torch:Tensor._backward_hooks",
+    post_accumulate_hooks="torch:Tensor._post_accumulate_grad_hooks",
+)
+"""What compiles a whole update, its backward pass included: PyTorch 2.13 and later."""
+
+CARD = Names(
+    config="torch._inductor:config",
+    CustomGraphPass="torch._inductor.custom_graph_pass:CustomGraphPass",
+    get_hash_for_files="torch._inductor.custom_graph_pass:get_hash_for_files",
+    stable_topological_sort="torch._inductor.pattern_matcher:stable_topological_sort",
+)
+"""What joins the products of an update on a card."""
+
+WHOLE = {
+    "trace_autograd_ops": True,  # never without `fullgraph`: after a graph break `backward()` would do nothing
+    "skip_nnmodule_hook_guards": False,
+    "allow_unspec_int_on_nn_module": True,
+    "use_numpy_random_stream": True,
+    "fail_on_recompile_limit_hit": True,
+    "specialize_float": True,
+}
+"""How Dynamo traces a whole update."""
+
+PARTS = {
+    name: value for name, value in WHOLE.items() if name not in ("trace_autograd_ops", "fail_on_recompile_limit_hit")
+}
+"""How Dynamo traces an update with graph breaks."""
+
+
+class Tracer:
+    """Dynamo's callback for code that no guard admits, with settings that hold while it traces."""
+
+    def __init__(self, inner: Any, settings: dict[str, Any]) -> None:
+        self._torchdynamo_orig_backend = inner
+        self.settings = settings
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.traced = False
+        self.error: Exception | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.traced = True
+        try:
+            with self.around(), UPDATE.config.patch(self.settings), _constants_of_their_own():
+                return self._torchdynamo_orig_backend(*args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def compile_with(backend: Any, function: Any, settings: dict[str, Any], whole: bool, limit: int) -> tuple[Any, Tracer]:
+    """The function as `torch.compile` makes it, traced under these settings, and what traces it."""
+    known = inspect.signature(UPDATE.optimize_parts).parameters
+    options = {"nopython": whole, "recompile_limit": limit, "isolate_recompiles": True}
+    context = UPDATE.optimize(backend, **{name: value for name, value in options.items() if name in known})
+    settings = {name: value for name, value in settings.items() if hasattr(UPDATE.config, name)}
+    context.callback = tracer = Tracer(context.callback, settings)
+    return context(function), tracer
+
+
+@contextmanager
+def _constants_of_their_own() -> Iterator[None]:
+    """Let None, True and False be objects of one trace.
+
+    PyTorch 2.13 and 2.14 share them between all traces and write into them where a value came from, `p.grad` for
+    instance: a None that is returned or stored later is then read from there.
+    """
+    constants = sys.modules["torch._dynamo.variables.constant"]
+    if not hasattr(constants, "CONSTANT_VARIABLE_NONE") or not torch.__version__.startswith(("2.13.", "2.14.")):
+        yield
+        return
+    kind = constants.ConstantVariable
+    shared = kind.create
+
+    def create(value: Any, **kwargs: Any) -> Any:
+        return (
+            kind(value)
+            if (value is None or value is True or value is False) and not kwargs
+            else shared(value, **kwargs)
+        )
+
+    kind.create = staticmethod(create)
+    try:
+        yield
+    finally:
+        kind.create = staticmethod(shared)
+
+
+def forget_static(tensors: Iterable[Any]) -> None:
+    """Undo that these are static inputs, as which Dynamo marks what it finds in the groups of an optimizer.
+
+    It no longer takes them for inputs then, and `backward()` would find nothing to compute a gradient of.
+    """
+    for x in tensors:
+        vars(x).pop("_dynamo_static_input_type", None)
+
+
+def hooks_of_optimizer(optimizer: Any) -> bool:
+    """Whether something runs before or after its steps."""
+    names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    return any(getattr(optimizer, name, None) for name in names) or bool(
+        UPDATE.step_pre_hooks or UPDATE.step_post_hooks
+    )
+
+
+def has_gradient_hooks(tensors: Iterable[Any]) -> bool:
+    """Whether something runs when a gradient of these is computed."""
+    return any([x._backward_hooks or x._post_accumulate_grad_hooks for x in tensors])  # noqa: C419
+
+
+def caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
+    """Whether an error of this kind lies behind one of Dynamo's."""
+    while error is not None:
+        if isinstance(error, kind) or isinstance(getattr(error, "inner_exception", None), kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,25 +1,41 @@
-"""Products of small matrices that need nothing of each other as one batched product: on a card each takes a launch."""
+"""How an update is compiled for a card, where a step of small tensors takes as long as it has kernels.
+
+Products of small matrices that need nothing of each other become one batched product.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
-from torch._inductor.pattern_matcher import stable_topological_sort
+from torch import Tensor
 from torch.fx.node import map_arg
+
+from offline_losses._compile.graph import LARGE
+from offline_losses._compile.private import CARD
 
 aten = torch.ops.aten
 SMALL = 512 * 512
 """Elements of a matrix up to which a product leaves most of a card idle."""
 
 
-class BatchProducts(CustomGraphPass):
+def options_of_card(inputs: Sequence[Any]) -> dict[str, Any]:
+    """Join small kernels, unless the user has a pass there, and do not divide the sums of a small batch and model."""
+    largest = max(x.numel() for x in inputs if isinstance(x, Tensor))
+    return {
+        "combo_kernels": True,
+        "split_reductions": largest >= 8 * LARGE,
+        "post_grad_custom_pre_pass": CARD.config.post_grad_custom_pre_pass or BatchProducts(),
+    }
+
+
+class BatchProducts(CARD.CustomGraphPass):  # type: ignore[misc, name-defined]
     """Joins the layers of networks that run side by side, such as twin critics, their slow copies and a value."""
 
     def __call__(self, graph: Any) -> None:
-        if torch._inductor.config.fallback_random:  # random numbers as eager code draws them come in its order
-            return
+        if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.nodes):
+            return  # random numbers come in the order in which eager code draws them
         depth: dict[Any, int] = {}  # how many products come one after the other: of equal depth, none needs another
         alike: dict[Any, list[Any]] = {}
         for node in graph.nodes:
@@ -31,11 +47,11 @@ class BatchProducts(CustomGraphPass):
         for products in alike.values():
             if len(products) > 1:
                 _join(graph, products)
-        stable_topological_sort(graph)
+        CARD.stable_topological_sort(graph)
 
     def uuid(self) -> Any:
         """By which the compiler's cache tells one version of this pass from another."""
-        return get_hash_for_files((__file__,))
+        return CARD.get_hash_for_files((__file__,))
 
 
 def _kind(node: Any) -> Any:

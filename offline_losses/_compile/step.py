@@ -1,0 +1,155 @@
+"""An update that is compiled whole, or in parts, or not at all; whichever it is, each call is one update."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from offline_losses._compile.backend import compile_part, kept
+from offline_losses._compile.graph import switched_off
+from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable, stepping
+from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
+from offline_losses._compile.reason import changes_always, why
+from offline_losses._compile.whole import Untraced, Whole
+
+PIECES = 8
+"""How many graphs one piece of an update compiled in parts may need before it runs eagerly."""
+
+PATIENCE = 5.0
+"""After so many seconds of compiling one is told."""
+
+
+class Step:
+    """Run as it is once, to meet the optimizers and make their state; then compiled."""
+
+    def __init__(self, update: Callable[..., Any], keep_gradients: bool) -> None:
+        self.update, self.keep_gradients = update, keep_gradients
+        self.name = getattr(update, "__name__", type(update).__name__)
+        self.optimizers: dict[int, Optimizer] = {}
+        self.traceable: list[TraceableOptimizer] = []
+        self.met = self.plain = False
+        self.whole: Whole | None = None
+        self.parts: Callable[..., Any] | None = None
+        self.said: set[str] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.update(*args, **kwargs)
+        if reason := switched_off():
+            self._say(f"runs eagerly: {reason}.")
+            return self._eagerly(args, kwargs)
+        if self.plain:
+            return self._eagerly(args, kwargs)
+        if not self.met:
+            return self._meet(args, kwargs)
+        if self.parts is None:
+            try:
+                self.whole = self.whole or Whole(self.update, self.traceable, self.keep_gradients, self._tracing)
+                return self.whole(args, kwargs)
+            except Untraceable as reason:
+                self._divide(str(reason))
+            except Untraced as untraced:
+                return self._instead(untraced.reason, args, kwargs)
+        return self._eagerly(args, kwargs) if self.parts is None else self._in_parts(args, kwargs)
+
+    def _eagerly(self, args: Any, kwargs: Any) -> Any:
+        return tree_map(kept, self.update(*args, **kwargs))
+
+    def _meet(self, args: Any, kwargs: Any) -> Any:
+        """Run as it is, and learn which optimizers step."""
+        wrappers: list[str] = []
+
+        def note(module: nn.Module, _: Any) -> None:
+            if isinstance(module, nn.parallel.DistributedDataParallel):
+                wrappers.append(type(module).__name__)
+
+        hook = register_module_forward_pre_hook(note)
+        try:
+            with stepping() as found:
+                result = self._eagerly(args, kwargs)
+        finally:
+            hook.remove()
+        self.met = True
+        if reason := UPDATE.missing() or BACKWARD.missing():
+            self._divide(f"{reason}, with which a whole update is compiled")
+        elif wrappers:
+            self._divide(f"{wrappers[0]} exchanges gradients in hooks of the backward pass")
+        new = [optimizer for key, optimizer in found.items() if key not in self.optimizers]
+        self.optimizers.update(found)
+        try:
+            self.traceable += map(TraceableOptimizer, new)
+        except Untraceable as reason:
+            self._divide(str(reason))
+        if new:
+            self.whole = None
+        return result
+
+    def _instead(self, error: Exception, args: Any, kwargs: Any) -> Any:
+        """After a trace that failed do this update as it is, and decide about the next ones."""
+        optimizers = len(self.optimizers)
+        result = self._meet(args, kwargs)
+        if len(self.optimizers) > optimizers or NO_STATE in str(error):
+            return result
+        if changes_always(error):
+            self.plain = True
+            self._say(f"runs eagerly: {why(error)}.")
+        else:
+            self._divide(why(error))
+        return result
+
+    def _divide(self, reason: str) -> None:
+        """From now on compile what lies between the places that cannot be traced."""
+        if missing := UPDATE.missing():
+            self.plain = True
+            self._say(f"runs eagerly: {missing}.")
+            return
+        self._say(f"is compiled in parts: {reason}.")
+        self.parts, tracer = compile_with(compile_part, self.update, PARTS, whole=False, limit=PIECES)
+        tracer.around = self._tracing
+
+    def _in_parts(self, args: Any, kwargs: Any) -> Any:
+        """With steps of optimizers as they are, which a compiler would make anew for every learning rate."""
+        assert self.parts is not None
+        steps = [(o, vars(o).get("step")) for o in self.optimizers.values()]
+        groups = [(g, g["capturable"]) for o in self.optimizers.values() for g in o.param_groups if "capturable" in g]
+        for optimizer, _ in steps:
+            vars(optimizer)["step"] = torch.compiler.disable(optimizer.step)  # type: ignore[no-untyped-call]
+        try:
+            return tree_map(kept, self.parts(*args, **kwargs))
+        finally:
+            for group, capturable in groups:
+                group["capturable"] = capturable  # Dynamo writes True there if the update writes into the group
+            for optimizer, before in steps:
+                del vars(optimizer)["step"]
+                if before is not None:
+                    vars(optimizer)["step"] = before
+
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Around each trace: forget what an earlier one wrote onto parameters, and say what takes so long."""
+        forget_static(p for o in self.optimizers.values() for group in o.param_groups for p in group["params"])
+        timer = Timer(PATIENCE, print, (f"compile_update: compiling {self.name} ...",), {"file": sys.stderr})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self.said:
+            self.said.add(sentence)
+            depth = 1
+            while (frame := sys._getframe(depth)) and frame.f_globals.get("__name__", "").startswith("offline_losses."):
+                depth += 1
+            warnings.warn(f"compile_update: {self.name} {sentence}", stacklevel=depth + 1)

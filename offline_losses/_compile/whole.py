@@ -1,0 +1,227 @@
+"""A whole update as one graph: traced by Dynamo with its backward pass and optimizer steps, and guarded by PyTorch.
+
+Every number, flag, hook, module, attribute and alias that the update reads is guarded, and nothing that it does has
+been done when a trace fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from offline_losses._compile.backend import ReadsGradient, compile_whole, gradient_before, result_of_update
+from offline_losses._compile.optimizers import TraceableOptimizer, Untraceable
+from offline_losses._compile.private import WHOLE, caused_by, compile_with, has_gradient_hooks
+
+GRAPHS = 16
+"""How many graphs one update may need for the flags, shapes and objects that it meets."""
+
+IN_A_ROW = 5
+"""After so many calls in a row that each had to be compiled, the next one is not."""
+
+UNCHANGED, DROPPED = "unchanged", "dropped"
+
+
+class Untraced(Exception):
+    """No graph for this call, and nothing has been done."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Number:
+    """Stands for a float among the arguments, which the update gets as a 0-d tensor."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+class Whole:
+    """The update as one function, called with the gradients that stand before it, and returning those after it.
+
+    A gradient that the update clears before it makes a new one, and steps on, is dropped after the call: to hand it out
+    would take its memory anew every time. Where the update turns out to read one, all are kept.
+    """
+
+    def __init__(
+        self,
+        update: Callable[..., Any],
+        optimizers: list[TraceableOptimizer],
+        keep_gradients: bool,
+        around_trace: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.update, self.optimizers = update, optimizers
+        self.keep_gradients, self.around_trace = keep_gradients, around_trace
+        self.params: list[Tensor] = []
+        self.owners: list[TraceableOptimizer] = []
+        self.dropped: set[int] = set()
+        self.missing: list[Any] = []
+        self.in_a_row = 0
+        self._compile()
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        self._refresh()
+        params, tracer, incoming = self.params, self.tracer, self.missing
+        before = [p.grad for p in params]
+        if any([g is not None for g in before]):  # noqa: C419, the list is faster
+            incoming = [
+                missing if g is None else g if self.keep_gradients else True
+                for g, missing in zip(before, incoming, strict=True)
+            ]
+            _set_gradients(params, [None] * len(params))
+        numbers, args_, kwargs_ = self._numbers(args, kwargs)
+        tracer.traced, tracer.error = False, None
+        for optimizer in self.optimizers:
+            optimizer.stand_in()
+        try:
+            result, outgoing, substituted = self.run(incoming, self._tensor(numbers), args_, kwargs_)
+        except Exception:
+            _set_gradients(params, before)
+            if tracer.error is None:
+                raise
+        finally:
+            for optimizer in self.optimizers:
+                optimizer.stand_back()
+        if tracer.error is not None:
+            return self._untraced(tracer.error, args, kwargs)
+        if outgoing is not None:
+            self._hand_out(before, outgoing)
+        elif not all(self.missing):
+            self._expect(set(map(id, params)))
+        if tracer.traced or self.in_a_row:
+            self.in_a_row = self.in_a_row + 1 if tracer.traced else 0
+            tracer.settings = {**WHOLE, "error_on_recompile": True} if self.in_a_row >= IN_A_ROW else WHOLE
+        if not substituted:
+            return result
+        lent = dict(pair for optimizer in self.optimizers for group in optimizer.groups for pair in group.stand_ins())
+        return tree_map(lambda x: numbers[x.place] if type(x) is Number else lent.get(id(x), x), result)
+
+    def _refresh(self) -> None:
+        if any([optimizer.refresh() for optimizer in self.optimizers]):  # noqa: C419, all of them
+            self.params[:] = [p for optimizer in self.optimizers for group in optimizer.groups for p in group.params]
+            self.owners[:] = [o for o in self.optimizers for group in o.groups for _ in group.params]
+            self._expect(self.dropped)
+        if has_gradient_hooks(self.params):
+            raise Untraceable("a parameter has hooks on its gradient")
+
+    def _expect(self, dropped: set[int]) -> None:
+        """Which gradients the next call will find missing that eager code would find."""
+        self.dropped = dropped
+        self.missing = [True if id(p) in dropped else None for p in self.params]
+
+    def _hand_out(self, before: list[Tensor | None], outgoing: list[Any]) -> None:
+        dropped = set(self.dropped)
+        for p, old, new in zip(self.params, before, outgoing, strict=True):
+            p.grad = old if new is UNCHANGED else None if new is DROPPED else new
+            if new is DROPPED:
+                dropped.add(id(p))
+            elif new is not UNCHANGED:
+                dropped.discard(id(p))
+        if dropped != self.dropped:
+            self._expect(dropped)
+
+    def _compile(self) -> None:
+        # optimizers first: where one of two readers of a tensor is an optimizer's own list, Dynamo leaves out the guard
+        # that both hold the same one, but not where these lists have been read before
+        optimizers, params, owners, keep = self.optimizers, self.params, self.owners, self.keep_gradients
+        update = self.update
+
+        def whole(incoming: list[Any], numbers: Tensor | None, args: Any, kwargs: Any) -> Any:
+            with torch.no_grad():
+                before = [gradient_before(p) if g is True else g for p, g in zip(params, incoming)]  # noqa: B905
+            for i in range(len(params)):
+                params[i].grad = before[i]
+            for optimizer in optimizers:
+                optimizer.stepped = False
+            values = [] if numbers is None else numbers.unbind()
+            result = update(*_given(args, values), **_given(kwargs, values))
+            outgoing: list[Any] = []
+            for i in range(len(params)):
+                gradient = params[i].grad
+                if gradient is before[i]:
+                    outgoing.append(UNCHANGED)
+                elif gradient is not None and not keep and owners[i].stepped:
+                    outgoing.append(DROPPED)
+                else:
+                    outgoing.append(gradient)
+                params[i].grad = None
+            substituted: list[bool] = []
+            rates = [group.settings["lr"] for optimizer in optimizers for group in optimizer.groups]
+            result = tree_map(lambda x: _returned(x, values, rates, substituted), result)
+            return result, None if all([x is DROPPED for x in outgoing]) else outgoing, bool(substituted)  # noqa: C419
+
+        self.run, self.tracer = compile_with(compile_whole, whole, WHOLE, whole=True, limit=GRAPHS)
+        self.tracer.around = self.around_trace
+
+    def _untraced(self, error: Exception, args: Any, kwargs: Any) -> Any:
+        if not caused_by(error, ReadsGradient):
+            raise Untraced(error) from error
+        if self.dropped:
+            raise RuntimeError(
+                "compile_update: gradients: expected an update that clears them first, as earlier calls did, got one "
+                "that adds to what they left, which was not kept. Pass keep_gradients=True to compile_update."
+            ) from None
+        self.keep_gradients = True
+        self._compile()
+        return self(args, kwargs)
+
+    def _numbers(self, args: Any, kwargs: Any) -> tuple[list[float], Any, Any]:
+        """Floats among the arguments, and the arguments without them.
+
+        With parameters of 16 bits floats stay floats: a tensor would raise the dtype of what it is multiplied with.
+        """
+        numbers: list[float] = []
+
+        def taken(x: Any) -> Any:
+            kind = type(x)
+            if kind is float:
+                numbers.append(x)
+                return Number(len(numbers) - 1)
+            if kind is dict:
+                return {key: taken(value) for key, value in x.items()}
+            return kind(map(taken, x)) if kind in (tuple, list) else x
+
+        if not kwargs and all([type(x) is Tensor for x in args]):  # noqa: C419, the common call
+            return numbers, args, kwargs
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.params):
+            return numbers, args, kwargs
+        return numbers, taken(args), taken(kwargs)
+
+    def _tensor(self, numbers: list[float]) -> Tensor | None:
+        if not numbers:
+            return None
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in self.params) else torch.float32
+        return torch.tensor(numbers, dtype=dtype, device=self.params[0].device if self.params else None)
+
+
+def _given(x: Any, values: Sequence[Tensor]) -> Any:
+    """The arguments with a 0-d tensor for each float."""
+    kind = type(x)
+    if kind is Number:
+        return values[x.place]
+    if kind is dict:
+        return {key: _given(value, values) for key, value in x.items()}
+    return kind([_given(value, values) for value in x]) if kind in (tuple, list) else x
+
+
+def _returned(x: Any, values: Sequence[Tensor], rates: Sequence[Any], substituted: list[bool]) -> Any:
+    """A result as it is handed out; what was a float comes back as one."""
+    for place in range(len(values)):
+        if x is values[place]:
+            substituted.append(True)
+            return Number(place)
+    if isinstance(x, Tensor) and any([x is rate for rate in rates]):  # noqa: C419
+        substituted.append(True)
+        return x
+    return result_of_update(x.detach()) if isinstance(x, Tensor) else x
+
+
+def _set_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for p, gradient in zip(params, gradients, strict=True):
+        p.grad = gradient
