@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from offline_losses import compile_update, expectile_loss, fused, polyak_update_, squared_loss
 from offline_losses._compile import backend, private
-from offline_losses._compile.graph import switched_off
+from offline_losses._compile.switches import switched_off
 
 pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
 

@@ -18,7 +18,7 @@ from programs import Program, first_difference, programs
 
 from offline_losses import compile_update
 from offline_losses._compile import backend
-from offline_losses._compile.graph import switched_off
+from offline_losses._compile.switches import switched_off
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PROGRAMS = 2000 if THOROUGH else 12

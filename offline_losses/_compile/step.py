@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import compile_part, kept
-from offline_losses._compile.graph import switched_off
 from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable, stepping
 from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
 from offline_losses._compile.reason import changes_always, why
+from offline_losses._compile.switches import switched_off
 from offline_losses._compile.whole import Untraced, Whole
 
 PIECES = 8
