@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
 import offline_losses
+from offline_losses._compile import backend
 
 ROOT = Path(__file__).parent.parent
 SITE = sorted((ROOT / "docs").rglob("*.md"))
@@ -38,9 +42,12 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(page, info.strip(), dedent(code)) for page in PAGES for _, _, info, code in FENCE.findall(page.read_text())
 ]
+LOOP = ROOT / "docs" / "concepts" / "training-loop.md"
+"""A page whose blocks continue each other."""
+
 SNIPPETS = [
     pytest.param(block.code, id=f"{block.page.relative_to(ROOT)}-{index}")
-    for index, block in enumerate(block for block in BLOCKS if block.info == "python")
+    for index, block in enumerate(block for block in BLOCKS if block.info == "python" and block.page != LOOP)
 ]
 
 
@@ -53,6 +60,17 @@ def text(page: Path) -> str:
 def test_every_snippet_runs_as_printed(code: str) -> None:
     """Each Python block that the site's build does not run is a program of its own."""
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
+def test_every_habit_of_a_training_loop_is_compiled_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The page's snippets, in a row, as one program that is warned of nothing; the graphs run operator by operator."""
+    monkeypatch.setattr(backend, "compile_graph", lambda graph, inputs: graph.forward)
+    code = "\n".join(block.code for block in BLOCKS if block.page == LOOP)
+    module = ModuleType("training_loop")
+    monkeypatch.setitem(sys.modules, "training_loop", module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="compile_update")
+        exec(compile(code, str(tmp_path / "training_loop.py"), "exec"), vars(module))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -68,7 +68,7 @@ def test_no_random_program_is_different() -> None:
     "program",
     [
         Program({"metrics": "rate", "counter": "nested"}),  # reading the groups marks parameters as static
-        Program({"schedule": "by hand inside"}),  # writing into a group sets `capturable`
+        Program({"schedule": "by hand inside", "metrics": "rate"}),  # writing into a group sets `capturable`
         Program({"schedule": "outside", "optimizer": "Adam"}),  # OneCycleLR also moves the momentum
         Program({"schedule": "inside", "clearing": "module", "stepping": "first only"}),  # a shared None
         Program({"clearing": "before"}, {3: "assign network"}),  # a parameter that the optimizer does not hold

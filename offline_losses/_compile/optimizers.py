@@ -66,6 +66,7 @@ class _Group:
         self.state: list[list[Any]] = []
         self.ready: list[bool] = []
         self.lent: dict[str, tuple[Any, Any]] = {}  # what the group holds, and what stands in for it meanwhile
+        self.computed: list[tuple[Any, Tensor]] = []  # numbers that the update has computed, and as what
         self.seen: dict[str, Any] = {}
         self.live = {"lr"}
         self.capturable: bool | None = None
@@ -73,6 +74,7 @@ class _Group:
     def lend(self) -> None:
         """Put tensors in the place of numbers that may change."""
         settings = self.settings
+        self.computed.clear()
         for name in LIVE:
             number = settings.get(name)
             if number is None or isinstance(number, Tensor):
@@ -93,7 +95,7 @@ class _Group:
 
     def stand_ins(self) -> list[tuple[int, Any]]:
         """Each tensor lent, by identity, with its number."""
-        return [(id(tensor), number) for number, tensor in self.lent.values()]
+        return [(id(tensor), number) for number, tensor in (*self.lent.values(), *self.computed)]
 
     def _tensors(self, number: Any) -> Any:
         """One element each, not 0-d: Dynamo takes the value of a 0-d tensor of doubles for a known number."""
@@ -112,6 +114,7 @@ class _Group:
                 settings[name] = number
             elif isinstance(held, Tensor):
                 settings[name] = held.item()
+                self.computed.append((settings[name], held))
         if self.capturable is not None:  # Dynamo writes True there if the update writes into the group
             settings["capturable"] = self.capturable
 
