@@ -74,6 +74,8 @@ def test_no_random_program_is_different() -> None:
         Program({"clearing": "before"}, {3: "assign network"}),  # a parameter that the optimizer does not hold
         Program({"clearing": "after"}, {4: "gradient left"}),
         Program({"stepping": "every second", "counter": "attribute"}),
+        Program({"stepping": "every second", "clearing": "module"}, {8: "freeze"}),  # no optimizer ever steps
+        Program({"clearing": "module"}, {2: "other parameter"}),  # an orphan keeps its gradient
         Program({"network": "two heads"}, {5: "switch"}),  # a head without a gradient until then
         Program({"network": "batch norm", "metrics": "item"}, {3: "evaluation", 6: "evaluation"}),
         Program({}, {3: "parameter hook", 5: "hook", 7: "step hook"}),

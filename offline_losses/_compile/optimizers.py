@@ -133,7 +133,7 @@ class TraceableOptimizer:
         self.groups: list[_Group] = []
         self.held: list[Any] = []
         self.replaced: dict[str, Any] = {}
-        self.stepped = False
+        self.cleared = self.stepped = False
 
     def refresh(self) -> bool:
         """Take over what the optimizer holds now, and say whether that is new; refuse what cannot be traced."""
@@ -192,6 +192,7 @@ class TraceableOptimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the optimizer's own."""
+        self.cleared = self.cleared or (set_to_none and not self.stepped)
         for group in self.groups:
             for p in group.params:
                 if set_to_none:
@@ -237,15 +238,22 @@ class TraceableOptimizer:
 
 
 @contextmanager
-def stepping() -> Iterator[dict[int, Optimizer]]:
-    """The optimizers that step meanwhile, by identity."""
+def meeting() -> Iterator[dict[int, Optimizer]]:
+    """The optimizers that step or clear gradients meanwhile, by identity."""
     found: dict[int, Optimizer] = {}
+    zero_grad = Optimizer.zero_grad
 
     def note(optimizer: Optimizer, *_: Any) -> None:
         found[id(optimizer)] = optimizer
 
+    def noting(self: Optimizer, set_to_none: bool = True) -> None:
+        note(self)
+        zero_grad(self, set_to_none)
+
     hook = register_optimizer_step_pre_hook(note)
+    Optimizer.zero_grad = noting  # type: ignore[method-assign]
     try:
         yield found
     finally:
+        Optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
         hook.remove()

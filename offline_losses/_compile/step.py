@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import compile_part, kept
-from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable, stepping
+from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable, meeting
 from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
 from offline_losses._compile.reason import changes_always, why
 from offline_losses._compile.switches import switched_off
@@ -36,6 +36,7 @@ class Step:
         self.update, self.keep_gradients = update, keep_gradients
         self.name = getattr(update, "__name__", type(update).__name__)
         self.optimizers: dict[int, Optimizer] = {}
+        self.modules: dict[int, nn.Module] = {}
         self.traceable: list[TraceableOptimizer] = []
         self.met = self.plain = False
         self.whole: Whole | None = None
@@ -54,7 +55,9 @@ class Step:
             return self._meet(args, kwargs)
         if self.parts is None:
             try:
-                self.whole = self.whole or Whole(self.update, self.traceable, self.keep_gradients, self._tracing)
+                self.whole = self.whole or Whole(
+                    self.update, self.traceable, self.keep_gradients, self.modules, self._tracing
+                )
                 return self.whole(args, kwargs)
             except Untraceable as reason:
                 self._divide(str(reason))
@@ -67,23 +70,21 @@ class Step:
 
     def _meet(self, args: Any, kwargs: Any) -> Any:
         """Run as it is, and learn which optimizers step."""
-        wrappers: list[str] = []
 
         def note(module: nn.Module, _: Any) -> None:
-            if isinstance(module, nn.parallel.DistributedDataParallel):
-                wrappers.append(type(module).__name__)
+            self.modules[id(module)] = module
 
         hook = register_module_forward_pre_hook(note)
         try:
-            with stepping() as found:
+            with meeting() as found:
                 result = self._eagerly(args, kwargs)
         finally:
             hook.remove()
         self.met = True
         if reason := UPDATE.missing() or BACKWARD.missing():
             self._divide(f"{reason}, with which a whole update is compiled")
-        elif wrappers:
-            self._divide(f"{wrappers[0]} exchanges gradients in hooks of the backward pass")
+        elif any(isinstance(module, nn.parallel.DistributedDataParallel) for module in self.modules.values()):
+            self._divide("DistributedDataParallel exchanges gradients in hooks of the backward pass")
         new = [optimizer for key, optimizer in found.items() if key not in self.optimizers]
         self.optimizers.update(found)
         try:

@@ -6,12 +6,12 @@ been done when a trace fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import ReadsGradient, compile_whole, gradient_before, result_of_update
@@ -35,6 +35,10 @@ class Untraced(Exception):
         self.reason = reason
 
 
+class _MoreGradients(Exception):
+    """A parameter has a gradient that does not come in as an argument yet."""
+
+
 class Number:
     """Stands for a float among the arguments, which the update gets as a 0-d tensor."""
 
@@ -45,8 +49,8 @@ class Number:
 class Whole:
     """The update as one function, called with the gradients that stand before it, and returning those after it.
 
-    A gradient that the update clears before it makes a new one, and steps on, is dropped after the call: to hand it out
-    would take its memory anew every time. Where the update turns out to read one, all are kept.
+    A gradient that its optimizer clears before a new one is made, and steps on, is dropped after the call: to hand it
+    out would take its memory anew every time. Where the update turns out to read one, all are kept.
     """
 
     def __init__(
@@ -54,12 +58,14 @@ class Whole:
         update: Callable[..., Any],
         optimizers: list[TraceableOptimizer],
         keep_gradients: bool,
+        modules: dict[int, nn.Module],
         around_trace: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.update, self.optimizers = update, optimizers
+        self.update, self.optimizers, self.modules = update, optimizers, modules
+        self.others: list[Tensor] = []
         self.keep_gradients, self.around_trace = keep_gradients, around_trace
         self.params: list[Tensor] = []
-        self.owners: list[TraceableOptimizer] = []
+        self.owners: list[TraceableOptimizer | None] = []
         self.dropped: set[int] = set()
         self.missing: list[Any] = []
         self.in_a_row = 0
@@ -104,11 +110,27 @@ class Whole:
 
     def _refresh(self) -> None:
         if any([optimizer.refresh() for optimizer in self.optimizers]):  # noqa: C419, all of them
-            self.params[:] = [p for optimizer in self.optimizers for group in optimizer.groups for p in group.params]
-            self.owners[:] = [o for o in self.optimizers for group in o.groups for _ in group.params]
-            self._expect(self.dropped)
+            self._list_params()
         if has_gradient_hooks(self.params):
             raise Untraceable("a parameter has hooks on its gradient")
+
+    def _list_params(self) -> None:
+        held = {id(p): (p, o) for o in self.optimizers for group in o.groups for p in group.params}
+        self.others = [p for p in self.others if id(p) not in held]
+        self.params[:] = [*(p for p, _ in held.values()), *self.others]
+        self.owners[:] = [*(o for _, o in held.values()), *(None for _ in self.others)]
+        self._expect(self.dropped)
+
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Before a trace see that every gradient there is comes in as an argument, whoever will step on it."""
+        known = {id(p) for p in self.params}
+        found = [p for module in self.modules.values() for p in module.parameters(recurse=False)]
+        if others := [p for p in found if p.grad is not None and id(p) not in known]:
+            self.others += others
+            raise _MoreGradients
+        with self.around_trace():
+            yield
 
     def _expect(self, dropped: set[int]) -> None:
         """Which gradients the next call will find missing that eager code would find."""
@@ -138,15 +160,15 @@ class Whole:
             for i in range(len(params)):
                 params[i].grad = before[i]
             for optimizer in optimizers:
-                optimizer.stepped = False
+                optimizer.cleared = optimizer.stepped = False
             values = [] if numbers is None else numbers.unbind()
             result = update(*_given(args, values), **_given(kwargs, values))
             outgoing: list[Any] = []
             for i in range(len(params)):
-                gradient = params[i].grad
+                gradient, owner = params[i].grad, owners[i]
                 if gradient is before[i]:
                     outgoing.append(UNCHANGED)
-                elif gradient is not None and not keep and owners[i].stepped:
+                elif gradient is not None and not keep and owner is not None and owner.cleared and owner.stepped:
                     outgoing.append(DROPPED)
                 else:
                     outgoing.append(gradient)
@@ -157,9 +179,12 @@ class Whole:
             return result, None if all([x is DROPPED for x in outgoing]) else outgoing, bool(substituted)  # noqa: C419
 
         self.run, self.tracer = compile_with(compile_whole, whole, WHOLE, whole=True, limit=GRAPHS)
-        self.tracer.around = self.around_trace
+        self.tracer.around = self._tracing
 
     def _untraced(self, error: Exception, args: Any, kwargs: Any) -> Any:
+        if isinstance(error, _MoreGradients):
+            self._list_params()
+            return self(args, kwargs)
         if not caused_by(error, ReadsGradient):
             raise Untraced(error) from error
         if self.dropped:
