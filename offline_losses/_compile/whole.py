@@ -77,8 +77,8 @@ class Whole:
         before = [p.grad for p in params]
         if any([g is not None for g in before]):  # noqa: C419, the list is faster
             incoming = [
-                missing if g is None else g if self.keep_gradients else True
-                for g, missing in zip(before, incoming, strict=True)
+                missing if g is None else g if self.keep_gradients or owner is None else True
+                for g, owner, missing in zip(before, self.owners, incoming, strict=True)
             ]
             _set_gradients(params, [None] * len(params))
         numbers, args_, kwargs_ = self._numbers(args, kwargs)
@@ -187,7 +187,7 @@ class Whole:
             return self(args, kwargs)
         if not caused_by(error, ReadsGradient):
             raise Untraced(error) from error
-        if self.dropped:
+        if self.keep_gradients:
             raise RuntimeError(
                 "compile_update: gradients: expected an update that clears them first, as earlier calls did, got one "
                 "that adds to what they left, which was not kept. Pass keep_gradients=True to compile_update."
