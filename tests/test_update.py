@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -536,3 +537,201 @@ def test_gradients_of_processes_are_exchanged(tmp_path: Path) -> None:
     ]
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert outputs[0] == outputs[1] != ""
+
+
+@pytest.mark.usefixtures("silent", "operators")
+def test_containers_among_the_arguments_are_the_callers_own() -> None:
+    """What the update writes into them is there after every call."""
+    learner = Learner()
+
+    def update(batch: dict[str, Tensor], expectile: float, log: dict[str, Any]) -> None:
+        log["calls"] = log.get("calls", 0) + 1
+        learner.update(batch, expectile)
+
+    step, log = compile_update(update), {}
+    for i in range(4):
+        step(batch(i), 0.7, log=log)
+        assert log == {"calls": i + 1}
+
+
+@pytest.mark.usefixtures("silent", "operators")
+def test_a_parameter_of_two_optimizers_accumulates() -> None:
+    """Neither clears, both step: the gradient grows."""
+
+    def run(compiled: bool) -> list[float]:
+        weight = nn.Parameter(torch.ones(3))
+        optimizers = [SGD([weight], 0.01), SGD([weight], 0.01)]
+
+        def update(x: Tensor) -> None:
+            (weight * x).square().sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+        step = compile_update(update) if compiled else update
+        values = []
+        for _ in range(5):
+            step(torch.ones(3))
+            values.append(round(weight[0].item(), 5))
+        return values
+
+    assert run(True) == run(False)
+
+
+def test_a_number_of_doubles_written_in_place_counts() -> None:
+    """In generated code of PyTorch such a tensor keeps its value; the update runs without it."""
+    learner, count = Learner(), torch.zeros((), dtype=torch.float64)
+
+    def update(x: Tensor) -> None:
+        count.add_(len(x))
+        learner.critic_optimizer.zero_grad()
+        squared_loss(learner.critic(x), x[:, :1]).backward()
+        learner.critic_optimizer.step()
+
+    said = warned(compile_update(update), [batch(i)["x"] for i in range(4)])
+    assert count == 32
+    assert "0-d tensor of doubles" in said[0]
+
+
+def changed_run(compiled: bool, make: Callable[[Any], Optimizer], change: Callable[[Optimizer, int], Any]) -> list[Any]:
+    """Parameters and settings after each call, where something happens inside the update before it steps."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = make([weight])
+    calls = [0]
+
+    def update(x: Tensor) -> None:
+        change(optimizer, calls[0])
+        calls[0] += 1
+        optimizer.zero_grad()
+        (weight * x).square().sum().backward()
+        optimizer.step()
+
+    step = compile_update(update) if compiled else update
+    trail = []
+    for _ in range(6):
+        step(torch.ones(3))
+        group = optimizer.param_groups[0]
+        trail.append([weight.tolist(), {k: v for k, v in group.items() if k != "params"}, "step" in vars(optimizer)])
+    return trail
+
+
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("name", ["Adam", "SGD with momentum"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", lambda i, old: 0.05),
+        ("lr", lambda i, old: old * 0.9),
+        ("betas", lambda i, old: (old[0] * 0.99, old[1])),
+        ("momentum", lambda i, old: 0.9 * (i >= 2)),
+        ("momentum", lambda i, old: 0.9 * (i != 3)),
+    ],
+    ids=["rate set", "rate scaled", "betas", "momentum later", "momentum paused"],
+)
+def test_settings_changed_inside(name: str, key: str, value: Callable[[int, Any], Any]) -> None:
+    """The same parameters and the same settings, of the same types, whatever had to be said about it."""
+
+    def change(optimizer: Optimizer, call: int) -> None:
+        for group in optimizer.param_groups:
+            if key in group:
+                group[key] = value(call, group[key])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected, actual = (changed_run(compiled, OPTIMIZERS[name], change) for compiled in (False, True))
+    for one, other in zip(expected, actual, strict=True):
+        assert one[0] == pytest.approx(other[0], rel=1e-5)
+        assert one[2] == other[2]
+        assert one[1].keys() == other[1].keys()
+        for setting, held in one[1].items():
+            assert type(held) is type(other[1][setting])
+            assert held == pytest.approx(other[1][setting]) if isinstance(held, (float, tuple)) else True
+
+
+@pytest.mark.usefixtures("silent", "operators")
+def test_a_logged_rate_stays_what_it_was() -> None:
+    """Each number has a tensor of its own."""
+    learner, log = Learner(), [None] * 5
+
+    def update(x: Tensor, call: int) -> None:
+        log[call] = learner.critic_optimizer.param_groups[0]["lr"]
+        learner.critic_optimizer.zero_grad()
+        squared_loss(learner.critic(x), x[:, :1]).backward()
+        learner.critic_optimizer.step()
+
+    step = compile_update(update)
+    for i in range(5):
+        learner.critic_optimizer.param_groups[0]["lr"] = 0.1 / (i + 1)
+        step(batch(i)["x"], i)
+    assert [round(float(rate), 4) for rate in log] == [0.1, 0.05, 0.0333, 0.025, 0.02]
+
+
+@pytest.mark.usefixtures("operators")
+def test_two_updates_of_the_same_parameters() -> None:
+    """What one has not kept the other does not take for nothing."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = SGD([weight], 0.01)
+
+    def clearing(x: Tensor) -> None:
+        optimizer.zero_grad()
+        (weight * x).square().sum().backward()
+        optimizer.step()
+
+    def adding(x: Tensor) -> None:
+        (weight * x).sum().backward()
+        optimizer.step()
+
+    one, other = compile_update(clearing), compile_update(adding)
+    other(torch.ones(3))
+    for _ in range(3):
+        one(torch.ones(3))
+    with pytest.raises(RuntimeError, match="keep_gradients=True"):
+        other(torch.ones(3))
+
+
+def test_a_gradient_penalty_runs_eagerly_where_it_is_not_one_graph() -> None:
+    """PyTorch compiles no second derivative of a part."""
+    learner = Learner()
+
+    def update(x: Tensor) -> float:
+        x = x.requires_grad_()
+        gradient = torch.autograd.grad(learner.critic(x).tanh().sum(), x, create_graph=True)[0]
+        learner.critic_optimizer.zero_grad()
+        gradient.square().sum().backward()
+        learner.critic_optimizer.step()
+        print("step")
+        return 0.0
+
+    said = warned(compile_update(update), [batch(i)["x"] for i in range(4)])
+    assert len(said) == 1
+    assert "runs eagerly" in said[0]
+    assert "differentiates a gradient" in said[0]
+
+
+def test_new_optimizers_in_every_call_run_eagerly() -> None:
+    """Said once, and no longer traced."""
+    learner = Learner()
+
+    def update(x: Tensor) -> None:
+        optimizer = SGD(learner.critic.parameters(), 0.1)
+        optimizer.zero_grad()
+        learner.critic(x).square().mean().backward()
+        optimizer.step()
+
+    said = warned(compile_update(update), [batch(i)["x"] for i in range(12)])
+    assert len(said) == 1
+    assert "makes new optimizers again and again" in said[0]
+
+
+@pytest.mark.usefixtures("operators")
+def test_updates_in_several_threads() -> None:
+    """Each meets its own optimizers only, and is compiled whole."""
+    learners = [Learner() for _ in range(3)]
+    steps = [compile_update(learner.update) for learner in learners]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(3) as pool:
+            for call in range(4):
+                list(pool.map(lambda step, call=call: step(batch(call)), steps))
+    assert not [w for w in caught if "compile_update" in str(w.message)]
+    for learner in learners[1:]:
+        assert_equal(learners[0], learner)

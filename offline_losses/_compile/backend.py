@@ -56,6 +56,8 @@ def compile_whole(graph: Any, inputs: Sequence[Any]) -> Any:
         if node.users:
             raise ReadsGradient
         graph.graph.erase_node(node)
+    if any(map(_is_frozen, inputs)):
+        raise RuntimeError("it reads a 0-d tensor of doubles on the CPU, which generated code cannot write into")
     outputs = graph.graph.output_node().args[0]
     places = [i for i, node in enumerate(outputs) if getattr(node, "target", None) is result_of_update]
     for node in graph.graph.find_nodes(op="call_function", target=result_of_update):
@@ -83,8 +85,15 @@ def _with_memory_of_its_own(run: Callable[..., Any], places: list[int]) -> Calla
     return wrapped
 
 
+def _is_frozen(x: Any) -> bool:
+    """Whether what generated code adds to this tensor is lost: PyTorch takes it for a number."""
+    return isinstance(x, Tensor) and x.dim() == 0 and x.dtype == torch.float64 and x.is_cpu and not x.requires_grad
+
+
 def compile_part(graph: Any, inputs: Sequence[Any]) -> Any:
     """Between two breaks the update has begun: where the compiler fails, the graph runs operator by operator."""
+    if any(map(_is_frozen, inputs)):
+        return graph.forward
     try:
         return compile_graph(graph, inputs)
     except UPDATE.RestartAnalysis:

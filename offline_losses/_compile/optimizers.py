@@ -6,8 +6,7 @@ PyTorch breaks the graph inside both methods on purpose. While a compiled update
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from operator import is_
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RA
 from torch.optim.adadelta import adadelta
 from torch.optim.adamax import adamax
 from torch.optim.nadam import nadam
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.optim.radam import radam
 from torch.optim.rmsprop import rmsprop
 
@@ -77,20 +75,15 @@ class _Group:
         self.computed.clear()
         for name in LIVE:
             number = settings.get(name)
-            if number is None or isinstance(number, Tensor):
+            if number is None or isinstance(number, Tensor) or number == 0:
                 self.lent.pop(name, None)
                 continue
             if name not in self.live:
                 if self.seen.setdefault(name, number) == number:
                     continue
                 self.live.add(name)
-            if name not in self.lent:
+            if name not in self.lent or self.lent[name][0] != number:  # a new tensor: the old one may have been logged
                 self.lent[name] = number, self._tensors(number)
-            elif self.lent[name][0] != number:
-                tensors = self.lent[name][1]
-                for tensor, x in zip(tensors, number) if isinstance(number, tuple) else [(tensors, number)]:  # noqa: B905
-                    tensor.fill_(x)
-                self.lent[name] = number, tensors
             settings[name] = self.lent[name][1]
 
     def stand_ins(self) -> list[tuple[int, Any]]:
@@ -108,14 +101,21 @@ class _Group:
     def restore(self) -> None:
         """Put the numbers back; what the update has computed from a tensor becomes a number."""
         settings = self.settings
-        for name, (number, tensor) in self.lent.items():
-            held = settings[name]
+        for name in LIVE:
+            number, tensor = self.lent.get(name, (None, None))
+            held = settings.get(name)
+            if held is None or tensor is None:
+                continue
             if held is tensor:
                 settings[name] = number
             elif isinstance(held, Tensor):
                 settings[name] = held.item()
                 self.computed.append((settings[name], held))
-        if self.capturable is not None:  # Dynamo writes True there if the update writes into the group
+            elif isinstance(held, (tuple, list)):
+                settings[name] = type(held)(x.item() if isinstance(x, Tensor) else x for x in held)
+        if self.capturable is None:  # Dynamo writes True there if the update writes into the group
+            settings.pop("capturable", None)
+        else:
             settings["capturable"] = self.capturable
 
 
@@ -166,13 +166,12 @@ class TraceableOptimizer:
         held = [self.optimizer.state.get(p, _NONE) for p in group.params]
         group.state[:] = [[state.get(name) for state in held] for name in self.names]
         last = group.state[-1]
+        group.ready[:] = [x is not None for x in last]
         if self.function is sgd:
-            group.ready[:] = [settings["momentum"] == 0 or buffer is not None for buffer in last]
             return
         for i, (step, p) in enumerate(zip(last, group.params, strict=True)):
             if step is not None and step.device != p.device:  # a number on the host would stop a card
                 last[i] = held[i]["step"] = step.to(p.device)
-        group.ready[:] = [step is not None for step in last]
 
     def stand_in(self) -> None:
         """Replace the optimizer's methods, and by tensors its learning rates and whatever else changes."""
@@ -187,7 +186,8 @@ class TraceableOptimizer:
         for group in self.groups:
             group.restore()
         held = vars(self.optimizer)
-        del held["step"], held["zero_grad"]
+        for name in ("step", "zero_grad"):
+            held.pop(name, None)
         held.update(self.replaced)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -213,16 +213,20 @@ class TraceableOptimizer:
         return loss
 
     def _step(self, group: _Group) -> None:
+        settings = group.settings
         places = [i for i, p in enumerate(group.params) if p.grad is not None]
-        if not all([group.ready[i] for i in places]):  # noqa: C419
+        # without momentum gradient descent has no state, or leaves it alone
+        stateless = self.function is sgd and not isinstance(settings["momentum"], Tensor) and settings["momentum"] == 0
+        if not stateless and not all([group.ready[i] for i in places]):  # noqa: C419
             raise RuntimeError(NO_STATE)
         if not places:
             return
         params = [group.params[i] for i in places]
         grads = [group.params[i].grad for i in places]
-        state = [[values[i] for i in places if values[i] is not None] for values in group.state]
-        settings = group.settings
+        state = [[values[i] for i in places if values[i] is not None and not stateless] for values in group.state]
         numbers = {name: settings[name] for name in self.arguments if name in settings}
+        if not isinstance(numbers["lr"], Tensor):  # the update has set it
+            numbers["lr"] = torch.full((), numbers["lr"], dtype=torch.float64, device=params[0].device)
         if "betas" in settings:
             numbers["beta1"], numbers["beta2"] = settings["betas"]
         numbers = {name: x.squeeze() if isinstance(x, Tensor) else x for name, x in numbers.items()}
@@ -235,25 +239,3 @@ class TraceableOptimizer:
                 for x, y in zip(values, inner, strict=True):
                     if x.dim() == 0:
                         x.copy_(y)
-
-
-@contextmanager
-def meeting() -> Iterator[dict[int, Optimizer]]:
-    """The optimizers that step or clear gradients meanwhile, by identity."""
-    found: dict[int, Optimizer] = {}
-    zero_grad = Optimizer.zero_grad
-
-    def note(optimizer: Optimizer, *_: Any) -> None:
-        found[id(optimizer)] = optimizer
-
-    def noting(self: Optimizer, set_to_none: bool = True) -> None:
-        note(self)
-        zero_grad(self, set_to_none)
-
-    hook = register_optimizer_step_pre_hook(note)
-    Optimizer.zero_grad = noting  # type: ignore[method-assign]
-    try:
-        yield found
-    finally:
-        Optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
-        hook.remove()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
+from threading import RLock
 from typing import Any
 
 import torch
@@ -167,6 +168,10 @@ PARTS = {
 """How Dynamo traces an update with graph breaks."""
 
 
+_tracing = RLock()
+"""Settings are of the process: one trace at a time."""
+
+
 class Tracer:
     """Dynamo's callback for code that no guard admits, with settings that hold while it traces."""
 
@@ -180,7 +185,7 @@ class Tracer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.traced = True
         try:
-            with self.around(), UPDATE.config.patch(self.settings), _constants_of_their_own():
+            with _tracing, self.around(), UPDATE.config.patch(self.settings), _constants_of_their_own():
                 return self._torchdynamo_orig_backend(*args, **kwargs)
         except Exception as error:
             self.error = error

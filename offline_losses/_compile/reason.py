@@ -15,14 +15,14 @@ _OWN = tuple(path for package in (torch, offline_losses) for path in package.__p
 
 _MENDS: Sequence[tuple[str, str, str]] = (
     (r"GradScaler", "GradScaler looks at the gradients", "Train in bfloat16, which needs no scaler"),
-    (r"LRScheduler|Scheduler\.step", "a scheduler is stepped inside", "Step it after the update"),
+    (r"LRScheduler|Scheduler\.step|ReduceLROnPlateau", "a scheduler is stepped inside", "Step it after the update"),
     (r"load_state_dict", "a network is loaded inside", "Copy it with polyak_update_(slow, fast, polyak=1.0)"),
     (r"numpy.*random|_numpy\.random", "NumPy draws random numbers", "Draw them with torch, or outside the update"),
     (r"Random\.|random\.py", "Python draws random numbers", "Draw them with torch, or outside the update"),
     (r"\(Generator\)", "it draws from a generator of its own", "Draw from torch's default generator"),
     (r"[Dd]ata.dependent", "a value decides what is done", "Use torch.where, or decide outside the update"),
     (r"item\(|tolist|numpy\(\)|__float__", "a value is looked at", "Return the tensor and look at it outside"),
-    (r"`?print`?|logging|warn", "something is printed", "Return it and print it outside the update"),
+    (r"`print`|logging", "something is printed", "Return it and print it outside the update"),
     (r"consumed", "a tensor outlives its backward pass", "Detach what is returned or stored"),
     (r"grad_fn", "the gradient flows into what was computed outside", "Compute it inside, or detach it"),
     (r"next\(\)|tp_iternext|[Ii]terator", "the batch is drawn inside", "Draw it outside and pass it as an argument"),
@@ -39,8 +39,11 @@ def why(error: Exception) -> str:
     """What to tell of an error that was raised while an update was traced or compiled."""
     text = str(error)
     if type(error).__name__ in CHANGING:
-        mend = "Append outside the update" if "len(" in text else "Pass it as a float or a tensor among the arguments"
-        return f"{_changed(text)} at every call. {mend}"
+        changed = _changed(text)
+        mend = (
+            "Append outside the update" if "`len(" in changed else "Pass it as a float or a tensor among the arguments"
+        )
+        return f"{changed} at every call. {mend}"
     place = _place(error)
     for pattern, what, mend in _MENDS:
         if re.search(pattern, f"{text.split('Developer debug context')[0]} {place}"):

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from threading import Timer
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import compile_part, kept
-from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable, meeting
+from offline_losses._compile.meeting import meeting
+from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable
 from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
 from offline_losses._compile.reason import changes_always, why
 from offline_losses._compile.switches import switched_off
@@ -24,6 +26,9 @@ from offline_losses._compile.whole import Untraced, Whole
 
 PIECES = 8
 """How many graphs one piece of an update compiled in parts may need before it runs eagerly."""
+
+MEETINGS = 8
+"""In how many calls new optimizers may turn up."""
 
 PATIENCE = 5.0
 """After so many seconds of compiling one is told."""
@@ -38,7 +43,8 @@ class Step:
         self.optimizers: dict[int, Optimizer] = {}
         self.modules: dict[int, nn.Module] = {}
         self.traceable: list[TraceableOptimizer] = []
-        self.met = self.plain = False
+        self.met = self.plain = self.second_order = False
+        self.meetings = 0
         self.whole: Whole | None = None
         self.parts: Callable[..., Any] | None = None
         self.said: set[str] = set()
@@ -76,7 +82,7 @@ class Step:
 
         hook = register_module_forward_pre_hook(note)
         try:
-            with meeting() as found:
+            with meeting() as met:
                 result = self._eagerly(args, kwargs)
         finally:
             hook.remove()
@@ -85,8 +91,9 @@ class Step:
             self._divide(f"{reason}, with which a whole update is compiled")
         elif any(isinstance(module, nn.parallel.DistributedDataParallel) for module in self.modules.values()):
             self._divide("DistributedDataParallel exchanges gradients in hooks of the backward pass")
-        new = [optimizer for key, optimizer in found.items() if key not in self.optimizers]
-        self.optimizers.update(found)
+        self.second_order = self.second_order or met.second_order
+        new = [optimizer for key, optimizer in met.optimizers.items() if key not in self.optimizers]
+        self.optimizers.update(met.optimizers)
         try:
             self.traceable += map(TraceableOptimizer, new)
         except Untraceable as reason:
@@ -98,7 +105,12 @@ class Step:
     def _instead(self, error: Exception, args: Any, kwargs: Any) -> Any:
         """After a trace that failed do this update as it is, and decide about the next ones."""
         optimizers = len(self.optimizers)
+        self.meetings += 1
         result = self._meet(args, kwargs)
+        if self.meetings == MEETINGS and len(self.optimizers) > optimizers:
+            self.plain = True
+            self._say("runs eagerly: it makes new optimizers again and again. Make them outside of the update.")
+            return result
         if len(self.optimizers) > optimizers or NO_STATE in str(error):
             return result
         if changes_always(error):
@@ -114,6 +126,10 @@ class Step:
             self.plain = True
             self._say(f"runs eagerly: {missing}.")
             return
+        if self.second_order:
+            self.plain = True
+            self._say(f"runs eagerly: {reason}. In parts it cannot be compiled, since it differentiates a gradient.")
+            return
         self._say(f"is compiled in parts: {reason}.")
         self.parts, tracer = compile_with(compile_part, self.update, PARTS, whole=False, limit=PIECES)
         tracer.around = self._tracing
@@ -121,19 +137,18 @@ class Step:
     def _in_parts(self, args: Any, kwargs: Any) -> Any:
         """With steps of optimizers as they are, which a compiler would make anew for every learning rate."""
         assert self.parts is not None
-        steps = [(o, vars(o).get("step")) for o in self.optimizers.values()]
-        groups = [(g, g["capturable"]) for o in self.optimizers.values() for g in o.param_groups if "capturable" in g]
-        for optimizer, _ in steps:
-            vars(optimizer)["step"] = torch.compiler.disable(optimizer.step)  # type: ignore[no-untyped-call]
+        optimizers = list(self.optimizers.values())
+        before = [vars(optimizer).get("step") for optimizer in optimizers]
+        for optimizer in optimizers:
+            vars(optimizer)["step"] = _step_as_it_is(optimizer)
         try:
             return tree_map(kept, self.parts(*args, **kwargs))
         finally:
-            for group, capturable in groups:
-                group["capturable"] = capturable  # Dynamo writes True there if the update writes into the group
-            for optimizer, before in steps:
+            for optimizer, step in zip(optimizers, before, strict=True):
+                vars(optimizer)["step"].restore()
                 del vars(optimizer)["step"]
-                if before is not None:
-                    vars(optimizer)["step"] = before
+                if step is not None:
+                    vars(optimizer)["step"] = step
 
     @contextmanager
     def _tracing(self) -> Iterator[None]:
@@ -154,3 +169,25 @@ class Step:
             while (frame := sys._getframe(depth)) and frame.f_globals.get("__name__", "").startswith("offline_losses."):
                 depth += 1
             warnings.warn(f"compile_update: {self.name} {sentence}", stacklevel=depth + 1)
+
+
+def _step_as_it_is(optimizer: Optimizer) -> Any:
+    """The optimizer's step, with `capturable` as it was: Dynamo sets it where the update writes into a group."""
+    groups = [(group, group.get("capturable")) for group in optimizer.param_groups]
+    own = optimizer.step
+
+    def restore() -> None:
+        for group, capturable in groups:
+            if capturable is None:
+                group.pop("capturable", None)
+            else:
+                group["capturable"] = capturable
+
+    @wraps(own)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        restore()
+        return own(*args, **kwargs)
+
+    disabled = torch.compiler.disable(step)  # type: ignore[no-untyped-call]
+    disabled.restore = restore
+    return disabled

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ IN_A_ROW = 5
 """After so many calls in a row that each had to be compiled, the next one is not."""
 
 UNCHANGED, DROPPED = "unchanged", "dropped"
+
+_dropped: set[int] = set()
+"""Parameters whose gradient the last call of some compiled update has not kept, by identity."""
 
 
 class Untraced(Exception):
@@ -66,14 +70,13 @@ class Whole:
         self.keep_gradients, self.around_trace = keep_gradients, around_trace
         self.params: list[Tensor] = []
         self.owners: list[TraceableOptimizer | None] = []
-        self.dropped: set[int] = set()
-        self.missing: list[Any] = []
         self.in_a_row = 0
         self._compile()
 
     def __call__(self, args: Any, kwargs: Any) -> Any:
         self._refresh()
-        params, tracer, incoming = self.params, self.tracer, self.missing
+        params, tracer = self.params, self.tracer
+        incoming: list[Any] = [True if id(p) in _dropped else None for p in params]
         before = [p.grad for p in params]
         if any([g is not None for g in before]):  # noqa: C419, the list is faster
             incoming = [
@@ -83,9 +86,9 @@ class Whole:
             _set_gradients(params, [None] * len(params))
         numbers, args_, kwargs_ = self._numbers(args, kwargs)
         tracer.traced, tracer.error = False, None
-        for optimizer in self.optimizers:
-            optimizer.stand_in()
         try:
+            for optimizer in self.optimizers:
+                optimizer.stand_in()
             result, outgoing, substituted = self.run(incoming, self._tensor(numbers), args_, kwargs_)
         except Exception:
             _set_gradients(params, before)
@@ -98,8 +101,9 @@ class Whole:
             return self._untraced(tracer.error, args, kwargs)
         if outgoing is not None:
             self._hand_out(before, outgoing)
-        elif not all(self.missing):
-            self._expect(set(map(id, params)))
+        elif not all(incoming):
+            for p in params:
+                _drop(p)
         if tracer.traced or self.in_a_row:
             self.in_a_row = self.in_a_row + 1 if tracer.traced else 0
             tracer.settings = {**WHOLE, "error_on_recompile": True} if self.in_a_row >= IN_A_ROW else WHOLE
@@ -115,11 +119,14 @@ class Whole:
             raise Untraceable("a parameter has hooks on its gradient")
 
     def _list_params(self) -> None:
-        held = {id(p): (p, o) for o in self.optimizers for group in o.groups for p in group.params}
-        self.others = [p for p in self.others if id(p) not in held]
-        self.params[:] = [*(p for p, _ in held.values()), *self.others]
-        self.owners[:] = [*(o for _, o in held.values()), *(None for _ in self.others)]
-        self._expect(self.dropped)
+        owners: dict[int, list[TraceableOptimizer]] = {}
+        params = {id(p): p for p in self.others}
+        for optimizer in self.optimizers:
+            for p in [p for group in optimizer.groups for p in group.params]:
+                params[id(p)] = p
+                owners.setdefault(id(p), []).append(optimizer)
+        self.params[:] = params.values()
+        self.owners[:] = [found[0] if len(found := owners.get(key, [])) == 1 else None for key in params]
 
     @contextmanager
     def _tracing(self) -> Iterator[None]:
@@ -132,21 +139,13 @@ class Whole:
         with self.around_trace():
             yield
 
-    def _expect(self, dropped: set[int]) -> None:
-        """Which gradients the next call will find missing that eager code would find."""
-        self.dropped = dropped
-        self.missing = [True if id(p) in dropped else None for p in self.params]
-
     def _hand_out(self, before: list[Tensor | None], outgoing: list[Any]) -> None:
-        dropped = set(self.dropped)
         for p, old, new in zip(self.params, before, outgoing, strict=True):
             p.grad = old if new is UNCHANGED else None if new is DROPPED else new
             if new is DROPPED:
-                dropped.add(id(p))
+                _drop(p)
             elif new is not UNCHANGED:
-                dropped.discard(id(p))
-        if dropped != self.dropped:
-            self._expect(dropped)
+                _dropped.discard(id(p))
 
     def _compile(self) -> None:
         # optimizers first: where one of two readers of a tensor is an optimizer's own list, Dynamo leaves out the guard
@@ -162,7 +161,9 @@ class Whole:
             for optimizer in optimizers:
                 optimizer.cleared = optimizer.stepped = False
             values = [] if numbers is None else numbers.unbind()
-            result = update(*_given(args, values), **_given(kwargs, values))
+            given = [values[x.place] if type(x) is Number else x for x in args]
+            named = {name: values[x.place] if type(x) is Number else x for name, x in kwargs.items()}
+            result = update(*given, **named)
             outgoing: list[Any] = []
             for i in range(len(params)):
                 gradient, owner = params[i].grad, owners[i]
@@ -197,42 +198,27 @@ class Whole:
         return self(args, kwargs)
 
     def _numbers(self, args: Any, kwargs: Any) -> tuple[list[float], Any, Any]:
-        """Floats among the arguments, and the arguments without them.
+        """Floats among the arguments, and the arguments without them; containers are the caller's own.
 
         With parameters of 16 bits floats stay floats: a tensor would raise the dtype of what it is multiplied with.
         """
         numbers: list[float] = []
 
         def taken(x: Any) -> Any:
-            kind = type(x)
-            if kind is float:
-                numbers.append(x)
-                return Number(len(numbers) - 1)
-            if kind is dict:
-                return {key: taken(value) for key, value in x.items()}
-            return kind(map(taken, x)) if kind in (tuple, list) else x
+            if type(x) is not float:
+                return x
+            numbers.append(x)
+            return Number(len(numbers) - 1)
 
-        if not kwargs and all([type(x) is Tensor for x in args]):  # noqa: C419, the common call
+        if any([p.dtype in (torch.float16, torch.bfloat16) for p in self.params]):  # noqa: C419
             return numbers, args, kwargs
-        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.params):
-            return numbers, args, kwargs
-        return numbers, taken(args), taken(kwargs)
+        return numbers, tuple(map(taken, args)), {name: taken(x) for name, x in kwargs.items()}
 
     def _tensor(self, numbers: list[float]) -> Tensor | None:
         if not numbers:
             return None
         dtype = torch.float64 if any(p.dtype == torch.float64 for p in self.params) else torch.float32
         return torch.tensor(numbers, dtype=dtype, device=self.params[0].device if self.params else None)
-
-
-def _given(x: Any, values: Sequence[Tensor]) -> Any:
-    """The arguments with a 0-d tensor for each float."""
-    kind = type(x)
-    if kind is Number:
-        return values[x.place]
-    if kind is dict:
-        return {key: _given(value, values) for key, value in x.items()}
-    return kind([_given(value, values) for value in x]) if kind in (tuple, list) else x
 
 
 def _returned(x: Any, values: Sequence[Tensor], rates: Sequence[Any], substituted: list[bool]) -> Any:
@@ -245,6 +231,12 @@ def _returned(x: Any, values: Sequence[Tensor], rates: Sequence[Any], substitute
         substituted.append(True)
         return x
     return result_of_update(x.detach()) if isinstance(x, Tensor) else x
+
+
+def _drop(p: Tensor) -> None:
+    if id(p) not in _dropped:
+        _dropped.add(id(p))
+        finalize(p, _dropped.discard, id(p))
 
 
 def _set_gradients(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
