@@ -272,6 +272,18 @@ def test_gradients_accumulate_and_counters_count() -> None:
     assert learner.calls == eager.calls == 9
 
 
+@pytest.mark.usefixtures("silent")
+def test_an_update_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients that the first call left do not make another graph of the later ones."""
+    graphs: list[Any] = []
+    monkeypatch.setattr(backend, "compile_graph", lambda graph, inputs: graphs.append(graph) or graph.forward)
+    learner = Learner()
+    step = compile_update(learner.update)
+    for i in range(6):
+        step(batch(i))
+    assert len(graphs) == 1
+
+
 @pytest.mark.usefixtures("silent", "operators")
 @pytest.mark.parametrize("keep", [True, False])
 def test_gradients_after_a_call(keep: bool) -> None:

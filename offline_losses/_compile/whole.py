@@ -101,7 +101,7 @@ class Whole:
             return self._untraced(tracer.error, args, kwargs)
         if outgoing is not None:
             self._hand_out(before, outgoing)
-        elif not all(incoming):
+        else:
             for p in params:
                 _drop(p)
         if tracer.traced or self.in_a_row:
