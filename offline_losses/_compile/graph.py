@@ -45,9 +45,6 @@ _SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torc
 
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
-_UNCHECKED = {"size_asserts": False}
-"""Whoever calls a graph has looked at the shapes."""
-
 _WHOLE = dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 10**6)
 """So that Inductor writes nothing to memory between the steps of a row."""
 
@@ -142,7 +139,7 @@ class Graph:
         whole = sequential and inputs[0].is_cuda
         with (
             names.tracing(names.TracingContext(self._mode)),
-            names.config.patch(_UNCHECKED | (_WHOLE if whole else {})),
+            names.config.patch({"size_asserts": private.needs_size_asserts()} | (_WHOLE if whole else {})),
         ):
             run = private.callable_inside(names.compile_fx_inner(module, inputs))
 

@@ -120,6 +120,15 @@ def stance() -> str:
     return str(getattr(getattr(dynamo, "_stance", None), "stance", "default"))
 
 
+def needs_size_asserts() -> bool:
+    """Whether generated code knows the sizes of its inputs only where it checks them, as it does from PyTorch 2.15 on.
+
+    Elsewhere nothing is checked: whoever calls a graph has looked at the shapes.
+    """
+    wrapper = import_module("torch._inductor.codegen.wrapper")
+    return hasattr(getattr(wrapper, "PythonWrapperCodegen", None), "bind_input_symbol")
+
+
 def callable_inside(code: Any) -> Any:
     """Of a compiled graph what it calls in the end: all around it serves caches of its first call."""
     return getattr(code, "current_callable", None) or code

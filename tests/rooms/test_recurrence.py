@@ -334,6 +334,22 @@ def test_both_flags_cut() -> None:
     close(scan(b, a), linear_recurrence(b, a))
 
 
+@pytest.mark.parametrize("flags", ["without", "with"])
+def test_compiled_as_one_graph_over_many_chunks(flags: str) -> None:
+    """The kernels of the operator take their sizes from their inputs, whatever the first call's were."""
+    compiled = torch.compile(linear_recurrence, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows, steps in [(3, 40), (2, 700), (5, 33), (2, 17)]:
+        b, a, cut = random_problem(steps, rows)
+        given = cut if flags == "with" else None
+        found = []
+        for function in (lambda x, y: compiled(x, y, cut=given), lambda x, y: loop(x, y, given)):  # noqa: B023
+            inner = b.clone().requires_grad_(), a.clone().requires_grad_()
+            x = function(*inner)
+            found.append([x, *torch.autograd.grad(x.square().sum(), inner)])
+        for actual, expected in zip(*found, strict=True):
+            close(actual, expected)
+
+
 def test_one_step_is_a_copy() -> None:
     """In a compiled region what is made of the result leaves the input as it was."""
     b, last = torch.tensor([2.0]), torch.tensor([True])
