@@ -13,7 +13,7 @@ To a compiler all this is one operator, `offline_losses::scan`, which `_compile`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,20 +110,38 @@ def solve_in_order(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> 
 
 
 def _by_values(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
-    """By chunks of a flat sequence, or one step of all rows after the other, if nothing speaks against it."""
+    """The fastest way whose values tell that it is as good as the loop."""
     steps = b.shape[-1]
     factor = a.expand_as(b) if cut is None else torch.where(cut, 0.0, a)
     rows, factors = b.reshape(-1, steps), factor.reshape(-1, steps)
-    if steps <= 4 * CHUNK:
-        x = _by_steps(rows.t().contiguous(), factors.t().contiguous()).t()
-    else:
-        factors = factors.clone()
-        factors[:, -1] = 0.0
-        x = _by_chunks(rows.flatten(), factors.flatten())
-    low, high = x.aminmax()
-    if not -math.inf < float(low) <= float(high) < math.inf:
-        return _exactly(b, a, cut)
-    return x.reshape(b.shape).contiguous()
+    for way in _ways(rows):
+        x = way(rows, factors).to(b.dtype)
+        low, high = x.aminmax()
+        if -math.inf < float(low) <= float(high) < math.inf:
+            return x.reshape(b.shape).contiguous()
+    return _exactly(b, a, cut)
+
+
+def _ways(rows: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The ways from the fastest one on; a long sequence is worth chunks, in double precision too."""
+    if rows.shape[-1] <= 4 * CHUNK:
+        return [_rows_by_steps]
+    ways: list[Callable[[Tensor, Tensor], Tensor]] = [_rows_by_chunks]
+    if rows.dtype == torch.float32:
+        ways.append(lambda b, a: _rows_by_chunks(b.double(), a.double(), LARGEST_PRODUCT**2))
+    if len(rows) > FEW_ROWS:
+        ways.append(_rows_by_steps)
+    return ways
+
+
+def _rows_by_steps(b: Tensor, a: Tensor) -> Tensor:
+    return _by_steps(b.t().contiguous(), a.t().contiguous()).t()
+
+
+def _rows_by_chunks(b: Tensor, a: Tensor, largest: float = LARGEST_PRODUCT) -> Tensor:
+    a = a.clone()
+    a[:, -1] = 0.0
+    return _by_chunks(b.flatten(), a.flatten(), largest)
 
 
 def _by_steps(b: Tensor, a: Tensor) -> Tensor:
@@ -136,7 +154,7 @@ def _by_steps(b: Tensor, a: Tensor) -> Tensor:
     return x
 
 
-def _by_chunks(b: Tensor, a: Tensor) -> Tensor:
+def _by_chunks(b: Tensor, a: Tensor, largest: float) -> Tensor:
     """A flat sequence in chunks; NaN where products of its factors would not tell what a loop does."""
     steps = len(b)
     if steps <= 4 * CHUNK:
@@ -145,17 +163,17 @@ def _by_chunks(b: Tensor, a: Tensor) -> Tensor:
     alone, product = b[-1], a[-1]
     for b_t, a_t in zip(reversed(b.unbind()[:-1]), reversed(a.unbind()[:-1]), strict=True):
         alone, product = torch.addcmul(b_t, a_t, alone), product * a_t
-    if not are_told_by_products(product):
-        return torch.full_like(b, math.nan)
-    first = _by_chunks(alone, product)
+    if not are_told_by_products(product, largest):
+        return torch.full_like(b, math.nan).flatten()[:steps]
+    first = _by_chunks(alone, product, largest)
     b[-1] += a[-1] * pad(first[1:], (0, 1))
     return _by_steps(b, a).t().flatten()[:steps]
 
 
-def are_told_by_products(product: Tensor) -> bool:
+def are_told_by_products(product: Tensor, largest: float = LARGEST_PRODUCT) -> bool:
     """Whether these products of the factors of chunks are so small that chunks are as exact as steps."""
     square = product * product if product.dim() == 0 else torch.dot(product, product)
-    return float(square) <= LARGEST_PRODUCT**2
+    return float(square) <= largest**2
 
 
 def _exactly(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
@@ -166,9 +184,10 @@ def _exactly(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
         largest = torch.finfo(b.dtype).max
         found = [_row(b, a, cut, largest) for b, a, cut in zip(*(x.tolist() for x in rows), strict=True)]
         return torch.tensor(found, dtype=b.dtype).view(b.shape)
-    x = [rows[0][:, -1]]
-    for b_t, a_t, cut_t in zip(*(reversed(part.unbind(-1)[:-1]) for part in rows), strict=True):
-        x.append(b_t + torch.where(cut_t, 0.0, a_t * x[-1]))
+    parts = [part.t().contiguous() for part in rows]  # time first, for steps to lie in a row
+    x = [parts[0][-1]]
+    for b_t, a_t, cut_t in zip(*(reversed(part.unbind()[:-1]) for part in parts), strict=True):
+        x.append(torch.where(cut_t, b_t, torch.addcmul(b_t, a_t, x[-1])))
     return torch.stack(x[::-1], -1).view(b.shape)
 
 
