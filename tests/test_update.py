@@ -363,6 +363,9 @@ def test_arguments_of_every_kind() -> None:
         ("if loss.detach() > 0: loss = loss * 2", "a value decides what is done in .*Use torch.where"),
         ("print('loss')", "something is printed in .*Return it and print it outside"),
         ("import random; x = x[random.sample(range(8), 4)]", "Python draws random numbers in .*Draw them with torch"),
+        ("import random; x = list(x); random.shuffle(x); x = torch.stack(x[:3])", "Python draws random numbers in "),
+        ("x = x * learner.generator.random()", "Python draws random numbers in .*Draw them with torch"),
+        ("x = x[learner.generator.sample(range(8), 4)]", "Python draws random numbers in .*Draw them with torch"),
         ("import numpy; x = x + numpy.random.rand()", "NumPy draws random numbers in .*Draw them with torch"),
         ("learner.slow.load_state_dict(learner.critic.state_dict())", "a network is loaded inside .*polyak_update_"),
         ("scheduler.step()", "a scheduler is stepped inside in .*Step it after the update"),
@@ -384,11 +387,12 @@ def test_what_cannot_be_one_graph_says_why(line: str, reason: str, tmp_path: Pat
         "        return {'loss': loss.detach()}\n"
         "    return update\n"
     )
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = {"torch": torch}
     exec(compile(source.read_text(), str(source), "exec"), space)
     learners = [Learner(), Learner()]
     steps = []
     for learner in learners:
+        learner.generator = random.Random(0)  # type: ignore[attr-defined]
         scheduler = StepLR(learner.critic_optimizer, 2, 0.5)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         steps.append(space["made"](learner, scheduler, scaler, squared_loss))

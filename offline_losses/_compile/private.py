@@ -79,6 +79,7 @@ COMPILER = Names(
     TracingContext="torch._guards:TracingContext",
     tracing="torch._guards:tracing",
     config="torch._inductor:config",
+    WrapperCodegen="torch._inductor.codegen.wrapper:PythonWrapperCodegen",
     compile_fx_inner="torch._inductor.compile_fx:compile_fx_inner",
     select_decomp_table="torch._inductor.decomposition:select_decomp_table",
     FakeTensorMode="torch._subclasses.fake_tensor:FakeTensorMode",
@@ -121,12 +122,8 @@ def stance() -> str:
 
 
 def needs_size_asserts() -> bool:
-    """Whether generated code knows the sizes of its inputs only where it checks them, as it does from PyTorch 2.15 on.
-
-    Elsewhere nothing is checked: whoever calls a graph has looked at the shapes.
-    """
-    wrapper = import_module("torch._inductor.codegen.wrapper")
-    return hasattr(getattr(wrapper, "PythonWrapperCodegen", None), "bind_input_symbol")
+    """Whether generated code knows only sizes that it checks, as from PyTorch 2.15 on; callers have checked them."""
+    return hasattr(COMPILER.WrapperCodegen, "bind_input_symbol")
 
 
 def callable_inside(code: Any) -> Any:
@@ -140,6 +137,7 @@ UPDATE = Names(
     config="torch._dynamo:config",
     compile_fx="torch._inductor.compile_fx:compile_fx",
     RestartAnalysis="torch._dynamo.exc:RestartAnalysis",
+    RandomVariable="torch._dynamo.variables:RandomVariable",
     step_pre_hooks="torch.optim.optimizer:_global_optimizer_pre_hooks",
     step_post_hooks="torch.optim.optimizer:_global_optimizer_post_hooks",
 )
@@ -194,7 +192,8 @@ class Tracer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.traced = True
         try:
-            with _tracing, self.around(), UPDATE.config.patch(self.settings), _constants_of_their_own():
+            patched = UPDATE.config.patch(self.settings)
+            with _tracing, self.around(), patched, _constants_of_their_own(), _no_generators_of_python():
                 return self._torchdynamo_orig_backend(*args, **kwargs)
         except Exception as error:
             self.error = error
@@ -226,17 +225,26 @@ def _constants_of_their_own() -> Iterator[None]:
     shared = kind.create
 
     def create(value: Any, **kwargs: Any) -> Any:
-        return (
-            kind(value)
-            if (value is None or value is True or value is False) and not kwargs
-            else shared(value, **kwargs)
-        )
+        own = (value is None or value is True or value is False) and not kwargs
+        return kind(value) if own else shared(value, **kwargs)
 
     kind.create = staticmethod(create)
     try:
         yield
     finally:
         kind.create = staticmethod(shared)
+
+
+@contextmanager
+def _no_generators_of_python() -> Iterator[None]:
+    """Do not trace what Python's generators of random numbers draw: some of it would be a constant of the graph."""
+    kind = UPDATE.RandomVariable
+    shared = kind.is_supported_random_obj
+    kind.is_supported_random_obj = staticmethod(lambda generator: False)
+    try:
+        yield
+    finally:
+        kind.is_supported_random_obj = staticmethod(shared)
 
 
 def forget_static(tensors: Iterable[Any]) -> None:
