@@ -70,13 +70,17 @@ class Whole:
         self.keep_gradients, self.around_trace = keep_gradients, around_trace
         self.params: list[Tensor] = []
         self.owners: list[TraceableOptimizer | None] = []
+        self.ids: set[int] = set()
+        self.all_dropped: list[bool] = []
         self.in_a_row = 0
         self._compile()
 
     def __call__(self, args: Any, kwargs: Any) -> Any:
         self._refresh()
         params, tracer = self.params, self.tracer
-        incoming: list[Any] = [True if id(p) in _dropped else None for p in params]
+        incoming: list[Any] = self.all_dropped
+        if not self.ids <= _dropped:
+            incoming = [True if id(p) in _dropped else None for p in params]
         before = [p.grad for p in params]
         if any([g is not None for g in before]):  # noqa: C419, the list is faster
             incoming = [
@@ -101,7 +105,7 @@ class Whole:
             return self._untraced(tracer.error, args, kwargs)
         if outgoing is not None:
             self._hand_out(before, outgoing)
-        else:
+        elif not self.ids <= _dropped:
             for p in params:
                 _drop(p)
         if tracer.traced or self.in_a_row:
@@ -126,6 +130,7 @@ class Whole:
                 params[id(p)] = p
                 owners.setdefault(id(p), []).append(optimizer)
         self.params[:] = params.values()
+        self.ids, self.all_dropped = set(params), [True] * len(params)
         self.owners[:] = [found[0] if len(found := owners.get(key, [])) == 1 else None for key in params]
 
     @contextmanager
@@ -203,6 +208,8 @@ class Whole:
         With parameters of 16 bits floats stay floats: a tensor would raise the dtype of what it is multiplied with.
         """
         numbers: list[float] = []
+        if float not in map(type, args) and float not in map(type, kwargs.values()):
+            return numbers, args, kwargs
 
         def taken(x: Any) -> Any:
             if type(x) is not float:
