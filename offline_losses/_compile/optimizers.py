@@ -144,18 +144,19 @@ class TraceableOptimizer:
         if step is not None and not hasattr(step, "_wrapped_by_lr_sched"):
             raise Untraceable(f"the step of {type(optimizer).__name__} was replaced")
         state = optimizer.state
-        held = [
-            x for group in optimizer.param_groups for p in group["params"] for x in (p, *state.get(p, _NONE).values())
-        ]
-        held += optimizer.param_groups
+        held: list[Any] = [*optimizer.param_groups]
+        for group in optimizer.param_groups:
+            held += group["params"]
+            for p in group["params"]:
+                held += state.get(p, _NONE).values()
         if len(held) == len(self.held) and all(map(is_, held, self.held)):
             return False
         self.held = held
         while len(self.groups) < len(optimizer.param_groups):
             self.groups.append(_Group())
         del self.groups[len(optimizer.param_groups) :]
-        for group, settings in zip(self.groups, optimizer.param_groups, strict=True):
-            self._refresh(group, settings)
+        for own, settings in zip(self.groups, optimizer.param_groups, strict=True):
+            self._refresh(own, settings)
         return True
 
     def _refresh(self, group: _Group, settings: dict[str, Any]) -> None:
