@@ -465,6 +465,7 @@ def test_a_failed_trace_changes_nothing() -> None:
     assert_equal(eager, learner)
 
 
+@pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 def test_a_failing_compiler_costs_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a whole update nor of its parts."""
 
@@ -557,8 +558,8 @@ def test_gradients_of_processes_are_exchanged(tmp_path: Path) -> None:
         subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True, env=env)
         for rank in range(2)
     ]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert outputs[0] == outputs[1] != ""
+    weights = [worker.communicate(timeout=300)[0].splitlines()[-1] for worker in workers]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.usefixtures("silent", "operators")
@@ -599,6 +600,7 @@ def test_a_parameter_of_two_optimizers_accumulates() -> None:
     assert run(True) == run(False)
 
 
+@pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 def test_a_number_of_doubles_written_in_place_counts() -> None:
     """In generated code of PyTorch such a tensor keeps its value; the update runs without it."""
     learner, count = Learner(), torch.zeros((), dtype=torch.float64)
@@ -730,6 +732,7 @@ def test_a_gradient_penalty_runs_eagerly_where_it_is_not_one_graph() -> None:
     assert "differentiates a gradient" in said[0]
 
 
+@pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 def test_new_optimizers_in_every_call_run_eagerly() -> None:
     """Said once, and no longer traced."""
     learner = Learner()

@@ -87,11 +87,11 @@ class Step:
         finally:
             hook.remove()
         self.met = True
+        self.second_order = self.second_order or met.second_order
         if reason := UPDATE.missing() or BACKWARD.missing():
             self._divide(f"{reason}, with which a whole update is compiled")
         elif any(isinstance(module, nn.parallel.DistributedDataParallel) for module in self.modules.values()):
             self._divide("DistributedDataParallel exchanges gradients in hooks of the backward pass")
-        self.second_order = self.second_order or met.second_order
         new = [optimizer for key, optimizer in met.optimizers.items() if key not in self.optimizers]
         self.optimizers.update(met.optimizers)
         try:
