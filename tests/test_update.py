@@ -308,6 +308,27 @@ def test_gradients_after_a_call(keep: bool) -> None:
         alone.critic_optimizer.zero_grad()
 
 
+@pytest.mark.usefixtures("silent", "operators")
+def test_gradients_cleared_by_hand_are_kept() -> None:
+    """Only what its optimizer clears is sure to be cleared in the next call too."""
+    eager, learner = Learner(), Learner()
+
+    def made(one: Learner) -> Callable[[Tensor], None]:
+        def update(x: Tensor) -> None:
+            one.critic.zero_grad()
+            squared_loss(one.critic(x), x[:, :1]).backward()
+            one.critic_optimizer.step()
+
+        return update
+
+    plain, step = made(eager), compile_update(made(learner))
+    for i in range(4):
+        plain(batch(i)["x"])
+        step(batch(i)["x"])
+        torch.testing.assert_close(learner.critic.weight.grad, eager.critic.weight.grad)
+    assert_equal(eager, learner)
+
+
 @pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 @pytest.mark.usefixtures("operators")
 def test_adding_to_gradients_that_were_not_kept_is_refused() -> None:
