@@ -19,9 +19,9 @@ from offline_losses._core.checks import (
     check_knob,
     check_shape,
     check_values,
-    describe,
     present,
 )
+from offline_losses._core.errors import describe
 from offline_losses._core.public import public
 from offline_losses._core.reduce import in_double, scalar, summed, upcast
 

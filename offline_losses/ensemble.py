@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from offline_losses._core.checks import Knob, check_float, check_knob, describe
+from offline_losses._core.checks import Knob, check_critics, check_knob
+from offline_losses._core.errors import describe
 from offline_losses._core.public import public
 from offline_losses._core.reduce import upcast
 
@@ -45,7 +46,7 @@ def ensemble_min(q: Tensor) -> Tensor:
         Fujimoto, van Hoof and Meger, Addressing Function Approximation Error in Actor-Critic Methods (TD3),
         arXiv:1802.09477, equation 10. SAC, CQL and IQL take it over.
     """
-    _check_critics("ensemble_min", q)
+    check_critics("ensemble_min", 1, q=q)
     return q.amin(0)
 
 
@@ -77,7 +78,7 @@ def ensemble_mean(q: Tensor) -> Tensor:
         Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning (REDQ), arXiv:2101.05982, algorithm 1 (policy
         step).
     """
-    _check_critics("ensemble_mean", q)
+    check_critics("ensemble_mean", 1, q=q)
     return upcast(q).mean(0)
 
 
@@ -110,7 +111,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
         Fujimoto, Meger and Precup, Off-Policy Deep Reinforcement Learning without Exploration (BCQ), arXiv:1812.02900,
         equation 13.
     """
-    _check_critics("ensemble_mix", q)
+    check_critics("ensemble_mix", 1, q=q)
     check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]")
     critics = upcast(q)
     return (lambda_ * critics.amin(0) + (1 - lambda_) * critics.amax(0)).to(q.dtype)
@@ -198,12 +199,3 @@ def _tensors(argument: str, source: nn.Module | Iterable[Tensor]) -> list[Tensor
             f"Pass the module itself, or list(module.parameters())."
         )
     return tensors
-
-
-def _check_critics(function: str, q: Tensor) -> None:
-    check_float(function, q=q)
-    if q.ndim == 0 or q.shape[0] == 0:
-        raise ValueError(
-            f"{function}: q: expected a first axis of at least one critic, got {describe(q)}. "
-            f"Stack the critics with torch.stack([q1, q2])."
-        )

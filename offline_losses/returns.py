@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from offline_losses._core.checks import Knob, check_knob, check_sequence, describe, present
+from offline_losses._core.checks import Knob, check_count, check_knob, check_sequence, present
 from offline_losses._core.episodes import sequence_end
+from offline_losses._core.errors import describe
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed, upcast
 from offline_losses.recurrence import discounted_recurrence
@@ -119,9 +120,7 @@ def n_step_return(
     check_sequence(
         "n_step_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
     )
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        error = ValueError if isinstance(n, int) else TypeError
-        raise error(f"n_step_return: n: expected an int of at least 1, got {describe(n)}. One step is n=1.")
+    check_count("n_step_return", "n", n, 1)
     end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     value = r + discount * bootstrap
