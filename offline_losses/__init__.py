@@ -8,9 +8,9 @@ from offline_losses.conservative import (
     cql_logsumexp_penalty,
     cql_max_penalty,
 )
-from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob
+from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
 from offline_losses.ends import check_ends
-from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, polyak_update_
+from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
 from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
 from offline_losses.filters import (
     ObservationStatistics,
@@ -20,6 +20,7 @@ from offline_losses.filters import (
     return_filter,
     reward_scale,
 )
+from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.policy import (
     nll_loss,
     sac_policy_loss,
@@ -29,7 +30,14 @@ from offline_losses.policy import (
 from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
-from offline_losses.targets import bellman_target, double_q_target, expected_target, soft_bellman_target
+from offline_losses.targets import (
+    bellman_target,
+    candidate_max_value,
+    double_q_target,
+    expected_target,
+    soft_bellman_target,
+)
+from offline_losses.uncertainty import diversity_penalty, ensemble_lower_bound, uncertainty_penalized_reward
 from offline_losses.update import compile_update
 from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
 
@@ -41,18 +49,23 @@ __all__ = [
     "awr_weights",
     "bellman_target",
     "calibrated_value",
+    "candidate_max_value",
     "check_ends",
+    "combo_penalty",
     "compile_update",
     "cql_lagrange_losses",
     "cql_logsumexp_penalty",
     "cql_max_penalty",
     "crr_weights",
     "discounted_return",
+    "diversity_penalty",
     "double_q_target",
     "effective_sample_size",
+    "ensemble_lower_bound",
     "ensemble_mean",
     "ensemble_min",
     "ensemble_mix",
+    "ensemble_subset_min",
     "episode_return",
     "expected_target",
     "expectile_loss",
@@ -61,6 +74,7 @@ __all__ = [
     "huber_loss",
     "lambda_return",
     "linear_recurrence",
+    "mcq_loss",
     "n_step_return",
     "nll_loss",
     "normalize_observation",
@@ -79,4 +93,6 @@ __all__ = [
     "tanh_gaussian_log_prob",
     "td3_bc_loss",
     "temperature_loss",
+    "uncertainty_penalized_reward",
+    "uniform_log_density",
 ]

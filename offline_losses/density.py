@@ -1,6 +1,6 @@
 r"""Log-densities of actions under the usual continuous policies, summed over the action's dimensions.
 
-Both are densities of the action that is handed to the critic and the environment: the squashed one includes the volume
+They are densities of the action that is handed to the critic and the environment: the squashed one includes the volume
 that the hyperbolic tangent compresses.
 """
 
@@ -127,6 +127,45 @@ def tanh_gaussian_log_prob(
         below = torch.where(a >= limit, least, torch.log1p(-inside))
         x, log_slope = (above - below) / 2, above + below
     return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
+
+
+@public
+def uniform_log_density(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    r"""Log-density of an action that was drawn uniformly from a box, as `log_density` of CQL's random candidates.
+
+    $$-\sum_d \log(h_d - l_d) \quad\text{for}\quad l \le a \le h, \qquad -\infty \quad\text{elsewhere}$$
+
+    Args:
+        action: `[*batch, A]`.
+        low: `[A]`, lower bounds of the action space, `torch.as_tensor(space.low)`.
+        high: `[A]`, upper bounds, each above its lower one.
+
+    Returns:
+        `[*batch]`, float32 or wider.
+
+    Gradient:
+        `low`, `high`; the density does not depend on where in the box the action lies.
+
+    Raises:
+        ValueError: shapes that differ, no action axis.
+        TypeError: not a tensor, integer values.
+
+    Examples:
+        >>> import torch
+        >>> uniform_log_density(torch.tensor([[0.5, 0.5], [0.5, 3.0]]), -torch.ones(2), torch.ones(2))
+        tensor([-1.3863,    -inf])
+
+    Reference:
+        Kumar, Zhou, Tucker and Levine, CQL, arXiv:2006.04779, appendix F (the density of the uniform candidates).
+        Public code fixes it at $2^{-A}$, for actions in [−1, 1].
+    """
+    check_float("uniform_log_density", action=action, low=low, high=high)
+    check_axis("uniform_log_density", "action", action, "dimension")
+    check_shape("uniform_log_density", "the last axis of action", action.shape[-1:], low=low, high=high)
+    a, least, most = upcast(action), upcast(low), upcast(high)
+    inside = ((least <= a) & (a <= most)).all(-1)
+    log_volume = ((most / 2 - least / 2).log() + math.log(2)).sum(-1)  # halves: a box may be as wide as all floats
+    return torch.where(inside, -log_volume, -torch.inf).to(summed(action, low, high))
 
 
 def _gaussian(

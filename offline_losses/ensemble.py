@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from offline_losses._core.checks import Knob, check_critics, check_knob
+from offline_losses._core.checks import Knob, check_critics, check_index, check_knob
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
 from offline_losses._core.reduce import upcast
@@ -115,6 +115,41 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
     check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]")
     critics = upcast(q)
     return (lambda_ * critics.amin(0) + (1 - lambda_) * critics.amax(0)).to(q.dtype)
+
+
+@public
+def ensemble_subset_min(q: Tensor, index: Tensor) -> Tensor:
+    r"""Smallest of a few of the critics (REDQ): less pessimistic than the smallest of all, and another few each time.
+
+    $$\min_{e \in \mathcal M} Q_e(s, a)$$
+
+    Args:
+        q: `[E, *batch]`, critics first.
+        index: int64 `[M]`, which critics; `torch.randperm(E)[:2]` draws two. All of them give `ensemble_min`.
+
+    Returns:
+        `[*batch]`, in the input's dtype.
+
+    Gradient:
+        `q`, to the smallest chosen critic of each sample; equals share it.
+
+    Raises:
+        ValueError: no critic axis, an empty index, or one that is not a vector.
+        TypeError: not a tensor, integer values, an index that is not int64.
+        IndexError: a critic that does not exist (on a card: a failed assertion).
+
+    Examples:
+        >>> import torch
+        >>> ensemble_subset_min(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([1, 2]))
+        tensor([2.])
+
+    Reference:
+        Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning (REDQ), arXiv:2101.05982, algorithm 1 (the
+        target).
+    """
+    check_critics("ensemble_subset_min", 1, q=q)
+    check_index("ensemble_subset_min", "index", index, "critic")
+    return q.index_select(0, index).amin(0)
 
 
 @torch.no_grad()

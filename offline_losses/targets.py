@@ -8,10 +8,21 @@ n steps later and the discount to the power of n.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_flags, check_knob, check_rows, check_values
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_critics,
+    check_flags,
+    check_knob,
+    check_option,
+    check_rows,
+    check_values,
+)
 from offline_losses._core.public import public
 from offline_losses._core.reduce import promoted, summed, times, upcast
 
@@ -214,3 +225,44 @@ def _check_actions(function: str, reward: Tensor, **next_q: Tensor) -> None:
     for argument, q in next_q.items():
         check_axis(function, argument, q, "action")
         check_rows(function, **{argument: q}, reward=reward)
+
+
+@public
+def candidate_max_value(q: Tensor, *, order: Literal["max_then_min", "min_then_max"] = "max_then_min") -> Tensor:
+    r"""Value of the best candidate action under several critics: the maximum of Q, made smaller by their disagreement.
+
+    $$\min_e \max_i Q_e(s, a_i) \qquad\text{or}\qquad \max_i \min_e Q_e(s, a_i)$$
+
+    The second is never the larger: its candidate has to please all critics at once, where in the first each critic may
+    choose its own.
+
+    Args:
+        q: `[E, *batch, N]`, critics first, candidates last; −∞ for a candidate that does not exist.
+        order: `"max_then_min"`, the first formula (each critic takes its own maximum), or `"min_then_max"`, the second.
+
+    Returns:
+        `[*batch]`, in the input's dtype; 0 for a sample without candidates.
+
+    Gradient:
+        `q`, to the one value that is chosen; equals share it.
+
+    Raises:
+        ValueError: no critic, no candidate axis, an unknown order.
+        TypeError: not a tensor, integer values.
+
+    Examples:
+        >>> import torch
+        >>> q = torch.tensor([[[3.0, 1.0]], [[0.0, 2.0]]])
+        >>> candidate_max_value(q), candidate_max_value(q, order="min_then_max")
+        (tensor([2.]), tensor([1.]))
+
+    Reference:
+        Fujimoto, Meger and Precup, BCQ, arXiv:1812.02900, equation 13 (candidates from a behavior model); Kumar, Zhou,
+        Tucker and Levine, CQL, arXiv:2006.04779, appendix F. Public code is split about the order: see
+        [Lineage](../lineage/targets.md#candidate_max_value).
+    """
+    check_critics("candidate_max_value", 1, q=q)
+    check_axis("candidate_max_value", "q", q[0], "candidate")
+    check_option("candidate_max_value", "order", order, ("max_then_min", "min_then_max"))
+    best = q.amax(-1).amin(0) if order == "max_then_min" else q.amin(0).amax(-1)
+    return torch.where(best == -torch.inf, 0.0, best)

@@ -61,12 +61,20 @@ class Option:
 
 @dataclass(frozen=True)
 class Count:
-    """A Python int that shapes the computation."""
+    """A Python int that shapes the computation, and some outside of its range."""
 
     value: int
+    outside: tuple[int, ...] = (0,)
 
 
-Argument: TypeAlias = Values | Flags | Knob | Option | Count
+@dataclass(frozen=True)
+class Index:
+    """Which members of an axis, as an int64 vector."""
+
+    value: tuple[int, ...]
+
+
+Argument: TypeAlias = Values | Flags | Knob | Option | Count | Index
 
 _LEVEL = Knob(0.8, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.7, 0.9))
 _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
@@ -168,6 +176,8 @@ class Case:
     ) -> Any:
         if isinstance(argument, (Knob, Option, Count)):
             return argument.value
+        if isinstance(argument, Index):
+            return torch.tensor(argument.value)
         shape = tuple(sizes[axis] for axis in argument.axes)
         if isinstance(argument, Flags):
             return torch.rand(batch + shape, generator=generator) < flagged
@@ -286,6 +296,26 @@ LEDGER = [
     Row("ensemble_min", {"q": Values(critics="always")}),
     Row("ensemble_mean", {"q": Values(critics="always")}, sums=True),
     Row("ensemble_mix", {"q": Values(critics="always"), "lambda_": _UNIT}),
+    Row("ensemble_subset_min", {"q": Values(critics="always"), "index": Index((1,))}),
+    Row("candidate_max_value", {"q": Values("N", critics="always"), "order": Option("min_then_max")}),
+    Row(
+        "ensemble_lower_bound",
+        {"q": Values(critics="always"), "penalty_weight": _NOT_NEGATIVE, "correction": Count(0, (-1, CRITICS))},
+        sums=True,
+    ),
+    Row("diversity_penalty", {"action_gradient": Values("A", critics="always")}),
+    Row(
+        "uncertainty_penalized_reward",
+        {
+            "reward": Values(),
+            "model_output": Values("A", critics="always"),
+            "uncertainty": Option("ensemble_std"),
+            "penalty_weight": _NOT_NEGATIVE,
+        },
+        sums=True,
+    ),
+    Row("combo_penalty", {"q": Values(critics="case"), "rollout": Flags()}, batch_statistic=True),
+    Row("mcq_loss", {"prediction": Values(critics="case"), "target": Values("N", gradient=False)}),
     Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
     Row(
         "crr_weights",
@@ -317,6 +347,15 @@ LEDGER = [
     Row("calibrated_value", {"q_candidates": Values("N", critics="case"), "reference_value": Values()}),
     Row("nll_loss", {"log_prob": Values()}),
     Row("gaussian_log_prob", {"mean": Values("A"), "log_std": Values("A", high=1.0), "action": Values("A")}, sums=True),
+    Row(
+        "uniform_log_density",
+        {
+            "action": Values("A", gradient=False, low=-1.0, high=1.0),
+            "low": Values("A", batched=False, low=-1.2, high=-1.1),
+            "high": Values("A", batched=False, low=1.1, high=1.2),
+        },
+        sums=True,
+    ),
     Row(
         "tanh_gaussian_log_prob",
         {

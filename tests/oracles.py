@@ -726,6 +726,108 @@ def temperature_loss(log_temperature: ArrayLike, log_prob: ArrayLike, *, target_
     return out
 
 
+# What an ensemble knows that one of its members does not.
+
+
+def ensemble_subset_min(q: ArrayLike, index: ArrayLike) -> Array:
+    """Chen et al. 2021 (2101.05982), algorithm 1: the minimum over the critics that were drawn."""
+    q = _real(q)
+    out = np.empty(q.shape[1:])
+    for i in np.ndindex(out.shape):
+        out[i] = min(float(q[(e, *i)]) for e in np.asarray(index).tolist())
+    return out
+
+
+def candidate_max_value(q: ArrayLike, *, order: str = "max_then_min") -> Array:
+    """Min over critics of the max over candidates (2006.04779, appendix F), or max of the min (1812.02900)."""
+    q = _real(q)
+    critics, candidates = range(q.shape[0]), range(q.shape[-1])
+    out = np.empty(q.shape[1:-1])
+    for i in np.ndindex(out.shape):
+        table = [[float(q[(e, *i, n)]) for n in candidates] for e in critics]
+        if order == "max_then_min":
+            best = min(max(row) for row in table)
+        else:
+            best = max(min(row[n] for row in table) for n in candidates)
+        out[i] = 0.0 if best == -math.inf else best
+    return out
+
+
+def ensemble_lower_bound(q: ArrayLike, *, penalty_weight: float = 1.0, correction: int = 0) -> Array:
+    """An et al. 2021 (2110.01548), section 3: mean of the critics less a multiple of their standard deviation."""
+    q = _real(q)
+    out = np.empty(q.shape[1:])
+    for i in np.ndindex(out.shape):
+        critics = [float(q[(e, *i)]) for e in range(q.shape[0])]
+        mean = math.fsum(critics) / len(critics)
+        variance = math.fsum((x - mean) ** 2 for x in critics) / (len(critics) - correction)
+        out[i] = mean - penalty_weight * math.sqrt(variance)
+    return out
+
+
+def diversity_penalty(action_gradient: ArrayLike) -> Array:
+    """An et al. 2021 (2110.01548), section 4: cosines of all ordered pairs of critics, over E - 1; cos(0, .) is 0."""
+    g = _real(action_gradient)
+    out = np.zeros(g.shape[1:-1])
+    for i in np.ndindex(out.shape):
+        for a in range(g.shape[0]):
+            for b in range(g.shape[0]):
+                lengths = np.linalg.norm(g[(a, *i)]) * np.linalg.norm(g[(b, *i)])
+                if a != b and lengths > 0:
+                    out[i] += float(g[(a, *i)] @ g[(b, *i)]) / lengths / (g.shape[0] - 1)
+    return out
+
+
+def uncertainty_penalized_reward(
+    reward: ArrayLike, model_output: ArrayLike, *, uncertainty: str = "max_aleatoric", penalty_weight: float = 1.0
+) -> Array:
+    """MOPO (2005.13239), section 4.3: r - lambda u; u of MOPO, of MOReL (2005.05951) or the scatter of the models."""
+    reward, x = _real(reward), _real(model_output)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape):
+        models = [x[(m, *i)] for m in range(x.shape[0])]
+        if uncertainty == "max_aleatoric":
+            u = max(float(np.linalg.norm(std)) for std in models)
+        elif uncertainty == "max_pairwise_difference":
+            u = max(float(np.linalg.norm(a - b)) for a in models for b in models)
+        else:
+            mean = sum(models) / len(models)
+            u = math.sqrt(math.fsum(float((a - mean) @ (a - mean)) for a in models) / len(models))
+        out[i] = reward[i] - penalty_weight * u
+    return out
+
+
+def combo_penalty(q: ArrayLike, rollout: ArrayLike, *, mask: ArrayLike | None = None) -> Array:
+    """Yu et al. 2021 (2102.08363): mean of Q over rollouts less its mean over data, as shares of one mean."""
+    q = _real(q)
+    is_rollout = np.broadcast_to(_flag(rollout), q.shape)
+    exists = np.broadcast_to(True if mask is None else _flag(mask), q.shape)
+    places = [i for i in np.ndindex(q.shape) if exists[i]]
+    rollouts = [i for i in places if is_rollout[i]]
+    out = np.zeros(q.shape)
+    for i in places:
+        side = len(rollouts) if is_rollout[i] else len(rollouts) - len(places)
+        out[i] = q[i] * len(places) / side
+    return out
+
+
+def mcq_loss(prediction: ArrayLike, target: ArrayLike) -> Array:
+    """Lyu et al. 2022 (2206.04745), section 4: squared distance from the best of the behavior model's actions."""
+    target = _real(target)
+    best = np.array([max(row) for row in target.reshape(-1, target.shape[-1]).tolist()]).reshape(target.shape[:-1])
+    return _residual_loss(prediction, best, lambda u: 0.0 if u == -math.inf else u * u)
+
+
+def uniform_log_density(action: ArrayLike, low: ArrayLike, high: ArrayLike) -> Array:
+    """The uniform density on a box: one over its volume inside, zero outside."""
+    action, low, high = _real(action), _real(low), _real(high)
+    out = np.empty(action.shape[:-1])
+    for i in np.ndindex(out.shape):
+        inside = all(a <= x <= b for a, x, b in zip(low, action[i], high, strict=True))
+        out[i] = -math.log(math.prod(high - low)) if inside else -math.inf
+    return out
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -753,6 +855,14 @@ ORACLES: dict[str, Callable[..., Any]] = {
         ensemble_min,
         ensemble_mean,
         ensemble_mix,
+        ensemble_subset_min,
+        candidate_max_value,
+        ensemble_lower_bound,
+        diversity_penalty,
+        uncertainty_penalized_reward,
+        combo_penalty,
+        mcq_loss,
+        uniform_log_density,
         polyak_update_,
         awr_weights,
         crr_weights,

@@ -57,9 +57,11 @@ def text(page: Path) -> str:
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_every_snippet_runs_as_printed(code: str) -> None:
+def test_every_snippet_runs_as_printed(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block that the site's build does not run is a program of its own."""
-    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    module = ModuleType("snippet")
+    monkeypatch.setitem(sys.modules, "snippet", module)
+    exec(compile(code, "snippet", "exec"), vars(module))
 
 
 @pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")

@@ -74,6 +74,23 @@ def names(page: str, section: str) -> dict[str, Any]:
             "q_t_value": drawn(STEPS, N),
         },
         "ensemble": {"q": drawn(E, B, N), "subset": torch.tensor([1]), "slow": [drawn(3)], "fast": [drawn(3)]},
+        "uncertainty": {
+            "q": drawn(E, B),
+            "g": drawn(E, B, A),
+            "r": drawn(B),
+            "zeros": torch.zeros(B),
+            "std": drawn(E, B, A).exp(),
+            "mean": drawn(E, B, A),
+            "next_q": drawn(E, B),
+            "M": E,
+        },
+        "out_of_distribution": {
+            "q": drawn(E, B),
+            "y": drawn(B),
+            "q_policy": drawn(E, B),
+            "q_behavior": drawn(E, B, N),
+            "q_data": drawn(B),
+        },
         "weights": {"a": 3 * drawn(B), "w": drawn(B).exp(), "log_weight": drawn(B), "chosen": drawn(B) > 0},
         "conservative": {
             "q": drawn(E, B, N),
@@ -115,6 +132,8 @@ def names(page: str, section: str) -> dict[str, Any]:
         found["q"] = drawn(E, B) if section in ("squared_loss", "huber_loss") else found["q"]
     if page == "targets" and section == "soft_bellman_target":
         found["next_q"] = drawn(STEPS)
+    if page == "targets" and section == "candidate_max_value":
+        found["q"] = drawn(E, B, N)
     return found
 
 
@@ -258,6 +277,26 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "ensemble_min: ensemble_mix(q, lambda_=0.75)": lambda x: 0.75 * x.q.min(0).values + 0.25 * x.q.max(0).values,
     "ensemble_min: ensemble_mix(q).amax(-1)": lambda x: (
         (0.75 * x.q.min(0).values + 0.25 * x.q.max(0).values).max(-1).values
+    ),
+    "candidate_max_value: candidate_max_value(q)": lambda x: torch.minimum(*x.q.max(-1).values),
+    'candidate_max_value: candidate_max_value(q, order="min_then_max")': lambda x: torch.minimum(*x.q).max(-1).values,
+    # uncertainty
+    "diversity_penalty: diversity_penalty(g)": lambda x: (
+        torch.einsum("ebk,fbk,ef->b", *[x.g / (x.g.norm(dim=-1, keepdim=True) + 1e-10)] * 2, 1 - torch.eye(E)).mean()
+        / (E - 1)
+    ),
+    "uncertainty_penalized_reward: uncertainty_penalized_reward(r, std)": lambda x: x.r - x.std.norm(dim=2).amax(0),
+    'uncertainty_penalized_reward: uncertainty_penalized_reward(zeros, mean, uncertainty="max_pairwise_difference")': (
+        lambda x: -torch.cdist(x.mean.movedim(0, 1), x.mean.movedim(0, 1)).amax((1, 2))
+    ),
+    'uncertainty_penalized_reward: uncertainty_penalized_reward(r, next_q[..., None], uncertainty="ensemble_std", '
+    "penalty_weight=beta * (M / (M - 1)) ** 0.5)": lambda x: x.r - x.beta * x.next_q.std(0),
+    # out of distribution
+    "mcq_loss: 0.7 * squared_loss(q, y) + 0.3 * mcq_loss(q_policy, candidate_max_value(q_behavior)[..., None])": (
+        lambda x: (
+            0.7 * functional.mse_loss(x.q, x.y.expand(E, B))
+            + 0.3 * (x.q_policy - torch.minimum(*x.q_behavior.max(-1).values)).square().mean()
+        )
     ),
     # filters
     "reward_scale: reward_scale(r, done)": lambda x: (

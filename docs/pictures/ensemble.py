@@ -39,6 +39,16 @@ def ensemble_mix(axes: Axes) -> str:
     return "from the minimum (1) to the maximum (0)"
 
 
+def ensemble_subset_min(axes: Axes) -> str:
+    _critics(axes)
+    for index in ([0, 1], [2, 4]):
+        axes.plot(ACTION, ol.ensemble_subset_min(CRITICS, torch.tensor(index)), label=f"{index}")
+    axes.plot(ACTION, ol.ensemble_min(CRITICS), color=SOFT, linestyle=":")
+    axes.set(ylim=(-1.2, 3.9))
+    axes.legend(title="index", ncols=2, loc="upper center")
+    return "above the minimum of all (dotted), another each time"
+
+
 def polyak_update_(axes: Axes) -> str:
     online = torch.ones(1)
     for polyak in (0.2, 0.05, 0.01):

@@ -54,3 +54,17 @@ def double_q_target(axes: Axes) -> str:
     axes.minorticks_off()
     axes.legend()
     return "one noisy network over-estimates the true 0, two do not"
+
+
+def candidate_max_value(axes: Axes) -> str:
+    sizes, generator = (1, 2, 4, 8, 16, 32, 64), torch.Generator().manual_seed(0)
+    for order in ("max_then_min", "min_then_max"):
+        means = [
+            float(ol.candidate_max_value(torch.randn(2, 1000, size, generator=generator), order=order).mean())
+            for size in sizes
+        ]
+        axes.plot(sizes, means, marker=".", label=order.replace("_", " "))
+    axes.set(xscale="log", xlabel="candidates", ylabel="mean value", xticks=(1, 8, 64), xticklabels=(1, 8, 64))
+    axes.minorticks_off()
+    axes.legend()
+    return "of two noisy critics, the truth being 0"

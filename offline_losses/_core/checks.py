@@ -110,7 +110,7 @@ def check_axis(function: str, argument: str, tensor: Tensor, what: str) -> None:
 
 
 def check_critics(function: str, least: int, **tensors: Tensor) -> None:
-    """Refuse anything but floating-point tensors with a first axis of so many critics."""
+    """Refuse anything but floating-point tensors with a first axis of so many critics, or models."""
     check_float(function, **tensors)
     for argument, tensor in tensors.items():
         if tensor.ndim == 0 or tensor.shape[0] < least:
@@ -125,6 +125,14 @@ def check_count(function: str, argument: str, value: int, low: int, high: float 
         expected = f"an int of at least {low}" + (f" and at most {high}" if high < math.inf else "")
         error = ValueError if isinstance(value, int) else TypeError
         refuse(error, function, argument, expected, describe(value), f"Choose {argument} from that range.")
+
+
+def check_index(function: str, argument: str, index: Tensor, what: str) -> None:
+    """Refuse anything but an int64 vector that is not empty."""
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        refuse(TypeError, function, argument, "an int64 tensor", describe(index), f"Number each {what} from 0.")
+    if index.ndim != 1 or len(index) == 0:
+        refuse(ValueError, function, argument, f"shape [M] of at least one {what}", describe(index), "Give it one.")
 
 
 def check_few_axes(function: str, argument: str, tensor: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, Case, Count, Flags, Knob, Option, Values
+from ledger import CASES, Case, Count, Flags, Index, Knob, Option, Values
 
 import offline_losses
 
@@ -45,9 +45,14 @@ def wrong_inputs(case: Case) -> Iterator[Wrong]:
         yield name, None, TypeError
     for name in case.of(Option):
         yield name, "other", ValueError
-    for name in case.of(Count):
-        yield name, 0, ValueError
+    for name, argument in case.of(Count).items():
+        yield from ((name, value, ValueError) for value in argument.outside)
         yield name, 1.5, TypeError
+    for name in case.of(Index):
+        yield name, [0], TypeError
+        yield name, inputs[name].int(), TypeError
+        yield name, inputs[name][None], ValueError
+        yield name, inputs[name][:0], ValueError
     if case.row.tail:
         yield "mask", torch.ones(BATCH), TypeError
         yield "mask", torch.ones((*BATCH, 1), dtype=torch.bool), ValueError
@@ -115,7 +120,7 @@ def test_an_action_is_given_in_one_form() -> None:
             offline_losses.tanh_gaussian_log_prob(mean, mean, **given)
 
 
-@pytest.mark.parametrize("name", ["ensemble_min", "ensemble_mean", "ensemble_mix"])
+@pytest.mark.parametrize("name", ["ensemble_min", "ensemble_mean", "ensemble_mix", "ensemble_lower_bound"])
 @pytest.mark.parametrize("q", [torch.tensor(1.0), torch.zeros(0, 3)], ids=["no axis", "no critic"])
 def test_an_ensemble_has_critics(name: str, q: torch.Tensor) -> None:
     """A reduction over no critics is refused."""

@@ -16,7 +16,7 @@ from strategies import batches, distinct, reals, tensors
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from offline_losses import gaussian_log_prob, tanh_gaussian_log_prob
+from offline_losses import gaussian_log_prob, soft_value, tanh_gaussian_log_prob, uniform_log_density
 
 NODES = roots_legendre(400)
 
@@ -237,3 +237,38 @@ def test_every_margin_keeps_the_border_finite(margin: float, dtype: torch.dtype)
     exact = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - math.log(margin) - math.log(2 - margin)
     close(got[:3], torch.full((3,), exact, dtype=got.dtype), 1e-6)
     close(got[3], tanh_gaussian_log_prob(mean, log_std, action=action)[3])
+
+
+# The uniform density of a box.
+
+
+@given(data=st.data())
+def test_uniform_density_integrates_to_one(data: st.DataObject) -> None:
+    """The density times the volume, of boxes that are not [-1, 1] too; outside there is none."""
+    low = data.draw(tensors((3,), -5.0, 5.0))
+    width = data.draw(tensors((3,), 0.1, 4.0))
+    share = data.draw(tensors((6, 3), 0.0, 1.0))
+    action = low + share * width
+    log_density = uniform_log_density(action, low - 1e-9, low + width + 1e-9)
+    close(log_density.exp() * width.prod(), 1.0, 1e-6)
+    close(uniform_log_density(action + 2 * width, low, low + width), -torch.inf)
+    one_off = action.clone()
+    one_off[:, 1] = low[1] - 0.01
+    close(uniform_log_density(one_off, low, low + width), -torch.inf)
+
+
+def test_the_box_of_public_code_and_the_widest_one() -> None:
+    """Two to the minus A for [-1, 1], its border included; a box as wide as all floats has a finite density."""
+    border = torch.tensor([[-1.0, 1.0, 0.0]])
+    close(uniform_log_density(border, -torch.ones(3), torch.ones(3)), -3 * math.log(2))
+    widest = torch.full((2,), torch.finfo(torch.float32).max)
+    close(uniform_log_density(torch.zeros(1, 2), -widest, widest), -2 * (128 + 1) * math.log(2), 1e-6)
+
+
+def test_uniform_candidates_make_the_soft_value_an_integral() -> None:
+    """T log of the integral of e^{Q/T} over the box, for a Q that is the same everywhere."""
+    low, high = torch.tensor([-2.0, 0.0]).double(), torch.tensor([2.0, 5.0]).double()
+    action = low + (high - low) * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)).double()
+    log_density = uniform_log_density(action, low, high)
+    q = torch.full((1000,), 3.0).double()
+    close(soft_value(q, log_density=log_density, temperature=0.5), 3.0 + 0.5 * math.log(20.0))

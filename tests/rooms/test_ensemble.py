@@ -14,7 +14,7 @@ from oracles import ORACLES
 from strategies import batches, distinct, reals, tensors
 from torch import Tensor, nn
 
-from offline_losses import ensemble_mean, ensemble_min, ensemble_mix, polyak_update_
+from offline_losses import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
 
 REDUCTIONS = [ensemble_min, ensemble_mean, ensemble_mix]
 each_reduction = pytest.mark.parametrize("of", REDUCTIONS, ids=lambda of: of.__name__)
@@ -212,3 +212,20 @@ def test_a_copy_in_16_bits_says_that_it_stands_still(dtype: torch.dtype) -> None
         warnings.simplefilter("error")
         for polyak in (0.0, 1.0):
             polyak_update_(target, online, polyak=polyak)
+
+
+# A few of the critics.
+
+
+@given(q=critics(), data=st.data())
+def test_a_subset_is_less_pessimistic(q: Tensor, data: st.DataObject) -> None:
+    """All critics, or all and some twice, give the minimum; any others are never below it."""
+    everyone = torch.tensor(data.draw(st.permutations(range(len(q)))))
+    close(ensemble_subset_min(q, everyone), ensemble_min(q), 0)
+    index = torch.tensor(data.draw(st.lists(st.integers(0, len(q) - 1), min_size=1, max_size=4)))
+    few = ensemble_subset_min(q, index)
+    not_above(ensemble_min(q), few)
+    close(few, ensemble_min(q[index]), 0)
+    close(few, ORACLES["ensemble_subset_min"](q.numpy(), index.numpy()))
+    (slope,) = gradients(lambda x: ensemble_subset_min(x, index), q)
+    assert not slope[[e for e in range(len(q)) if e not in index]].any()

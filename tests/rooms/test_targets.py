@@ -24,6 +24,7 @@ from torch import Tensor
 
 from offline_losses import (
     bellman_target,
+    candidate_max_value,
     double_q_target,
     expected_target,
     n_step_return,
@@ -347,3 +348,33 @@ def test_zero_times_infinity_is_zero() -> None:
     close(expected(q, p), torch.tensor([2.0, 2.5], dtype=torch.float64))
     for slope in gradients(expected, q, p):
         assert bool(slope.isfinite().all())
+
+
+# The best candidate under several critics.
+
+
+@given(data=st.data())
+def test_the_order_of_maximum_and_minimum(data: st.DataObject) -> None:
+    """Min then max is never above max then min; with one critic, or one candidate, they are the same."""
+    q = data.draw(
+        tensors((data.draw(st.integers(1, 3)), *data.draw(batches(0, 2, 1, 3)), data.draw(st.integers(1, 4))))
+    )
+    loose, tight = candidate_max_value(q), candidate_max_value(q, order="min_then_max")
+    not_above(tight, loose)
+    not_above(q.amin(0).amin(-1), tight)
+    close(loose, ORACLES["candidate_max_value"](q.numpy(), order="max_then_min"))
+    close(tight, ORACLES["candidate_max_value"](q.numpy(), order="min_then_max"))
+    close(candidate_max_value(q[:1]), q[0].amax(-1))
+    close(candidate_max_value(q[:1], order="min_then_max"), q[0].amax(-1))
+    close(candidate_max_value(q[..., :1]), candidate_max_value(q[..., :1], order="min_then_max"))
+
+
+@pytest.mark.parametrize("order", ["max_then_min", "min_then_max"])
+def test_a_candidate_that_does_not_exist_is_not_the_best(order: str) -> None:
+    """Minus infinity is passed over; a sample without candidates has the value 0 and no gradient."""
+    q = torch.tensor([[[1.0, -torch.inf], [-torch.inf, -torch.inf]], [[2.0, -torch.inf], [-torch.inf, -torch.inf]]])
+    q.requires_grad_()
+    value = candidate_max_value(q, order=order)
+    close(value, torch.tensor([1.0, 0.0]))
+    (slope,) = torch.autograd.grad(value.sum(), q)
+    close(slope, torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))

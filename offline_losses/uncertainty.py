@@ -1,0 +1,202 @@
+r"""Disagreement as a measure of what the data does not tell: where the members of an ensemble differ, trust them less.
+
+The members are critics or dynamics models, trained on the same data from different starts. They agree where the data
+hold them together. All derivatives here are finite where all members agree; the slope of a spread is zero there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from offline_losses._core.checks import (
+    Knob,
+    Reduction,
+    check_axis,
+    check_count,
+    check_critics,
+    check_float,
+    check_knob,
+    check_option,
+    check_shape,
+    check_tail,
+)
+from offline_losses._core.public import public
+from offline_losses._core.reduce import reduce, select, summed, times, upcast
+
+
+@public
+def ensemble_lower_bound(q: Tensor, *, penalty_weight: Knob = 1.0, correction: int = 0) -> Tensor:
+    r"""Mean of the critics less a multiple of their standard deviation (LCB): lower where they disagree more.
+
+    $$\bar Q - \lambda \sqrt{\frac{1}{E - c} \sum_e \left( Q_e - \bar Q \right)^2}, \qquad \bar Q = \frac1E \sum_e Q_e$$
+
+    For two critics with $\lambda = 1$ and $c = 0$ it is their minimum. The expected minimum of $E$ normally distributed
+    critics lies about $\Phi^{-1}\!\left( \frac{E - \pi/8}{E - \pi/4 + 1} \right)$ deviations below the mean: 1.56 for
+    ten.
+
+    Args:
+        q: `[E, *batch]`, critics first.
+        penalty_weight: $\lambda$, at least 0; 0 is the mean.
+        correction: $c$, what is subtracted from the number of critics: 0 for the deviation of these critics, 1 for that
+            of the population they are drawn from. NumPy and JAX default to 0, `torch.std` to 1.
+
+    Returns:
+        `[*batch]`, float32 or wider.
+
+    Gradient:
+        `q`, and `penalty_weight` if it is a tensor. First and second derivatives are finite where all critics agree.
+
+    Raises:
+        ValueError: no critic axis, not more critics than `correction`, a knob out of range.
+        TypeError: not a tensor, integer values.
+
+    Examples:
+        >>> import torch
+        >>> ensemble_lower_bound(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        tensor([1., 5.])
+
+    Reference:
+        An, Moon, Kim and Song, Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble,
+        arXiv:2110.01548, section 3 (the expected minimum of N critics as mean less deviations).
+    """
+    check_critics("ensemble_lower_bound", 1, q=q)
+    check_knob("ensemble_lower_bound", "penalty_weight", penalty_weight, 0.0, bounds="[)")
+    check_count("ensemble_lower_bound", "correction", correction, 0, q.shape[0] - 1)
+    critics = upcast(q)
+    mean = critics.mean(0)
+    # all derivatives of a deviation are the same after a shift, and those of equal critics are then exactly zero
+    shifted = torch.where(mean.abs() < torch.inf, critics - critics[:1].detach(), 0.0)
+    variance = (shifted - shifted.mean(0)).square().sum(0) / (len(q) - correction)
+    return (mean - times(penalty_weight, _root(variance))).to(summed(q))
+
+
+@public
+def diversity_penalty(
+    action_gradient: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""How much the critics' slopes in the action point the same way: minimize it, so that they differ off the data.
+
+    $$\frac{1}{E - 1} \sum_{i \ne j} \cos\!\left( \nabla_a Q_i(s, a),\, \nabla_a Q_j(s, a) \right)$$
+
+    It is $E$ where all slopes are parallel, 0 where they are orthogonal, and never below $-E / (E - 1)$. Critics that
+    have the same value and the same slope at the data's action agree on the actions beside it too, where nothing says
+    that they are right, and their minimum is no pessimism. In one action dimension a cosine is 1 or −1 and has no
+    gradient.
+
+    Args:
+        action_gradient: `[E, *batch, A]`, $\nabla_a Q_e$ at the data's action: `torch.autograd.grad(q.sum(), action,
+            create_graph=True)` with a copy of the action for each critic.
+        mask: bool `[*batch]`, True where the sample exists.
+        weight: `[*batch]`, multiplies and never enters the denominator.
+        reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+
+    Returns:
+        0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
+
+    Gradient:
+        `action_gradient`; a slope of exactly zero has the cosine 0 and receives none. `weight` is detached.
+
+    Raises:
+        ValueError: fewer than two critics, no action axis, shapes that differ, unknown reduction.
+        TypeError: not a tensor, integer values, a mask that is not bool.
+
+    Examples:
+        >>> import torch
+        >>> diversity_penalty(torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]]]))
+        tensor(2.)
+
+    Reference:
+        An, Moon, Kim and Song, Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble (EDAC),
+        arXiv:2110.01548, section 4 and algorithm 1.
+    """
+    check_critics("diversity_penalty", 2, action_gradient=action_gradient)
+    check_axis("diversity_penalty", "action_gradient", action_gradient[0], "dimension")
+    batch = action_gradient.shape[1:-1]
+    check_tail("diversity_penalty", batch, batch, mask, weight, reduction)
+    slope = select(None if mask is None else mask.unsqueeze(-1), upcast(action_gradient))
+    size = slope.detach().abs().amax(-1, keepdim=True)
+    slope = slope / torch.where(size > 0, size, 1.0)  # no square under- or overflows, and a cosine knows no length
+    length = _root(slope.square().sum(-1, keepdim=True))
+    direction = torch.where(length > 0, slope / torch.where(length > 0, length, 1.0), 0.0)
+    all_pairs, own_pairs = direction.sum(0).square().sum(-1), direction.square().sum((0, -1))
+    return reduce((all_pairs - own_pairs) / (len(slope) - 1), mask, weight, reduction)
+
+
+@public
+def uncertainty_penalized_reward(
+    reward: Tensor,
+    model_output: Tensor,
+    *,
+    uncertainty: Literal["max_aleatoric", "max_pairwise_difference", "ensemble_std"] = "max_aleatoric",
+    penalty_weight: Knob = 1.0,
+) -> Tensor:
+    r"""Reward of a model's step less a multiple of its uncertainty: lower where the models should not be trusted.
+
+    $$r - \lambda\,u, \qquad u = \max_m \lVert \sigma_m \rVert \quad\text{or}\quad
+    \max_{m, n} \lVert \mu_m - \mu_n \rVert \quad\text{or}\quad
+    \sqrt{\textstyle\sum_d \operatorname{Var}_m \mu_{m, d}}$$
+
+    Three things are called uncertainty: how noisy the noisiest model believes the step to be (`"max_aleatoric"`, MOPO),
+    how far the two models furthest apart are (`"max_pairwise_difference"`, MOReL), and how far the models scatter
+    (`"ensemble_std"`; MOBILE, with the Bellman target of each model as its one dimension). They differ in scale: λ has
+    to be chosen anew for each.
+
+    Args:
+        reward: `[*batch]`.
+        model_output: `[M, *batch, D]`, what each of M models says of the next state: its standard deviation $\sigma$
+            for `"max_aleatoric"`, its mean $\mu$ for the others.
+        uncertainty: which of the three, in that order.
+        penalty_weight: $\lambda$, units of reward for one unit of uncertainty; at least 0.
+
+    Returns:
+        `[*batch]`, in the reward's and output's common dtype, float32 or wider.
+
+    Gradient:
+        `reward`, `model_output`, and `penalty_weight` if it is a tensor. First and second derivatives are finite where
+        all models agree.
+
+    Raises:
+        ValueError: shapes that differ, no model (two for the second), a knob out of range, an unknown uncertainty.
+        TypeError: not a tensor, integer values.
+
+    Examples:
+        >>> import torch
+        >>> std = torch.tensor([[[3.0, 4.0]], [[1.0, 0.0]]])
+        >>> uncertainty_penalized_reward(torch.ones(1), std, penalty_weight=0.5)
+        tensor([-1.5000])
+
+    Reference:
+        Yu et al., MOPO, arXiv:2005.13239, section 4.3; Kidambi et al., MOReL, arXiv:2005.05951, definition 1; Sun et
+        al., Model-Bellman Inconsistency for Model-based Offline RL (MOBILE), ICML 2023. Public code means other things
+        by the same words: see [Lineage](../lineage/uncertainty.md#uncertainty_penalized_reward).
+    """
+    name = "uncertainty_penalized_reward"
+    check_option(name, "uncertainty", uncertainty, ("max_aleatoric", "max_pairwise_difference", "ensemble_std"))
+    check_critics(name, 2 if uncertainty == "max_pairwise_difference" else 1, model_output=model_output)
+    check_axis(name, "model_output", model_output[0], "dimension")
+    check_float(name, reward=reward)
+    check_shape(name, "model_output without its first and last axis", model_output.shape[1:-1], reward=reward)
+    check_knob(name, "penalty_weight", penalty_weight, 0.0, bounds="[)")
+    x = upcast(model_output)
+    if uncertainty == "max_aleatoric":
+        squared = x.square().sum(-1).amax(0)
+    elif uncertainty == "max_pairwise_difference":
+        first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
+        squared = (x[first] - x[second]).square().sum(-1).amax(0)
+    else:
+        x = x - x[:1].detach()
+        squared = (x - x.mean(0)).square().mean(0).sum(-1)
+    return (upcast(reward) - times(penalty_weight, _root(squared))).to(summed(reward, model_output))
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root; at zero, where its slope is infinite, without a gradient."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
