@@ -10,7 +10,7 @@ from torch import Tensor, minimum
 
 from offline_losses._core.checks import Knob, Reduction, check_knob, check_prediction, check_tail
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, upcast
+from offline_losses._core.reduce import reduce, residual, scalar
 
 
 @public
@@ -57,7 +57,7 @@ def squared_loss(
     """
     check_prediction("squared_loss", prediction=prediction, target=target)
     check_tail("squared_loss", prediction.shape, target.shape, mask, weight, reduction)
-    u = _residual(prediction, target, mask)
+    u = residual(prediction, target, mask)
     return reduce(u.square(), mask, weight, reduction)
 
 
@@ -107,7 +107,7 @@ def huber_loss(
     check_prediction("huber_loss", prediction=prediction, target=target)
     check_tail("huber_loss", prediction.shape, target.shape, mask, weight, reduction)
     check_knob("huber_loss", "delta", delta, 0.0)
-    u = _residual(prediction, target, mask).abs()
+    u = residual(prediction, target, mask).abs()
     clipped = minimum(u, scalar(delta, u))  # both branches in one product, delta's gradient included
     return reduce(clipped * (u - clipped / 2), mask, weight, reduction)
 
@@ -162,7 +162,7 @@ def expectile_loss(
     check_prediction("expectile_loss", prediction=prediction, target=target)
     check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction)
     check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
-    u = _residual(prediction, target, mask)
+    u = residual(prediction, target, mask)
     return reduce((expectile - (u < 0).to(u)).abs() * u.square(), mask, weight, reduction)
 
 
@@ -211,13 +211,5 @@ def quantile_loss(
     check_prediction("quantile_loss", prediction=prediction, target=target)
     check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction)
     check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
-    u = _residual(prediction, target, mask)
+    u = residual(prediction, target, mask)
     return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction)
-
-
-def _residual(
-    prediction: Tensor,  # [*batch] or [E, *batch]
-    target: Tensor,  # [*batch]
-    mask: Tensor | None,  # of either shape
-) -> Tensor:
-    return select(mask, upcast(target.detach()) - upcast(prediction))

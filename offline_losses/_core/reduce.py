@@ -55,6 +55,15 @@ def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor if mask is None else torch.where(mask, tensor, 0.0)
 
 
+def residual(
+    prediction: Tensor,  # [*batch] or [E, *batch]
+    target: Tensor,  # [*batch]
+    mask: Tensor | None,  # of either shape
+) -> Tensor:
+    """Target minus prediction, the target detached."""
+    return select(mask, upcast(target.detach()) - upcast(prediction))
+
+
 def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none".
 
