@@ -20,6 +20,13 @@ from offline_losses.filters import (
     return_filter,
     reward_scale,
 )
+from offline_losses.implicit import (
+    binary_expectile_loss,
+    exponential_value_loss,
+    gumbel_loss,
+    sparse_value_loss,
+    sparse_weights,
+)
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.policy import (
     nll_loss,
@@ -48,6 +55,7 @@ __all__ = [
     "ObservationStatistics",
     "awr_weights",
     "bellman_target",
+    "binary_expectile_loss",
     "calibrated_value",
     "candidate_max_value",
     "check_ends",
@@ -69,8 +77,10 @@ __all__ = [
     "episode_return",
     "expected_target",
     "expectile_loss",
+    "exponential_value_loss",
     "gaussian_log_prob",
     "generalized_advantage",
+    "gumbel_loss",
     "huber_loss",
     "lambda_return",
     "linear_recurrence",
@@ -89,6 +99,8 @@ __all__ = [
     "soft_value",
     "softmax_entropy",
     "softmax_weights",
+    "sparse_value_loss",
+    "sparse_weights",
     "squared_loss",
     "tanh_gaussian_log_prob",
     "td3_bc_loss",

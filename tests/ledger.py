@@ -81,6 +81,7 @@ _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
 _NOT_NEGATIVE = Knob(0.7, (-1.0, float("nan")), (0.0, 0.2, 0.5, 1.0, 2.0))
 _UNIT = Knob(0.9, (-0.1, 1.5, float("nan")), (0.0, 0.5, 0.9, 0.99, 1.0))
 _ANY = Knob(0.5, (float("nan"), float("inf")), (-2.0, -1.0, 0.0, 1.0, 3.0))
+_EXPONENT = Knob(1.5, (0.0, -1.0, 100.0, float("nan")), (0.5, 1.0, 2.0, 7.0, 50.0))
 _BOUND = Knob(3.0, (0.0, -1.0, float("nan")), (0.5, 1.0, 2.0, 3.0, 100.0))
 
 
@@ -203,6 +204,14 @@ LEDGER = [
     Row("huber_loss", {**_RESIDUAL, "delta": _POSITIVE}),
     Row("expectile_loss", {**_RESIDUAL, "expectile": _LEVEL}),
     Row("quantile_loss", {**_RESIDUAL, "quantile": _LEVEL}),
+    Row("gumbel_loss", {**_RESIDUAL, "temperature": _POSITIVE, "max_exponent": _EXPONENT}),
+    Row("exponential_value_loss", {**_RESIDUAL, "temperature": _POSITIVE, "max_exponent": _EXPONENT}),
+    Row("sparse_value_loss", {**_RESIDUAL, "temperature": _POSITIVE}),
+    Row("sparse_weights", {"advantage": Values(), "temperature": _POSITIVE}),
+    Row(
+        "binary_expectile_loss",
+        {"logits": Values(critics="case"), "target": Values(gradient=False, low=0.0, high=1.0), "expectile": _LEVEL},
+    ),
     Row("soft_value", {**_LOGITS, "mask": Flags("N", optional=True)}, sums=True),
     Row("softmax_weights", {**_LOGITS, "mask": Flags("N", optional=True)}),
     Row("softmax_entropy", {"q": Values("N"), "temperature": _POSITIVE, "mask": Flags("N", optional=True)}, sums=True),

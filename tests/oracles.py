@@ -96,6 +96,67 @@ def quantile_loss(prediction: ArrayLike, target: ArrayLike, *, quantile: float =
     return _residual_loss(prediction, target, penalty)
 
 
+# Values of the best actions in the data.
+
+
+def _exponential(z: float, max_exponent: float) -> float:
+    """The exponential, and beyond a bound the line that touches it there."""
+    if z <= max_exponent:
+        return math.exp(z)
+    return math.exp(max_exponent) + math.exp(max_exponent) * (z - max_exponent)
+
+
+def gumbel_loss(
+    prediction: ArrayLike, target: ArrayLike, *, temperature: float = 1.0, max_exponent: float = 7.0
+) -> Array:
+    """Garg et al. 2023 (2301.02328), their Gumbel regression: e^z - z - 1 of z = (target - prediction) / T."""
+
+    def penalty(u: float) -> float:
+        z = u / temperature
+        return _exponential(z, max_exponent) - z - 1
+
+    return _residual_loss(prediction, target, penalty)
+
+
+def exponential_value_loss(
+    prediction: ArrayLike, target: ArrayLike, *, temperature: float = 1.0, max_exponent: float = 5.0
+) -> Array:
+    """Xu et al. 2023 (2303.15810), the value of EQL: exp((Q - V) / alpha) + V / alpha."""
+    curve = _residual_loss(prediction, target, lambda u: _exponential(u / temperature, max_exponent))
+    return curve + _real(prediction) / temperature
+
+
+def sparse_value_loss(prediction: ArrayLike, target: ArrayLike, *, temperature: float = 1.0) -> Array:
+    """Xu et al. 2023 (2303.15810), the value of SQL: 1(t > 0) t^2 + V / alpha with t = 1 + (Q - V) / 2 alpha."""
+
+    def penalty(u: float) -> float:
+        t = 1 + u / (2 * temperature)
+        return t * t if t > 0 else 0.0
+
+    return _residual_loss(prediction, target, penalty) + _real(prediction) / temperature
+
+
+def sparse_weights(advantage: ArrayLike, *, temperature: float = 1.0) -> Array:
+    """Xu et al. 2023 (2303.15810), the policy of SQL: 1(t > 0) t with t = 1 + A / 2 alpha."""
+    advantage = _real(advantage)
+    out = np.zeros(advantage.shape)
+    for i in np.ndindex(advantage.shape):
+        t = 1 + advantage[i] / (2 * temperature)
+        out[i] = t if t > 0 else 0.0
+    return out
+
+
+def binary_expectile_loss(logits: ArrayLike, target: ArrayLike, *, expectile: float = 0.7) -> Array:
+    """Park et al. 2025 (2510.22512): |expectile - 1(y < p)| times the cross-entropy of y and p = sigmoid(logits)."""
+    logits = _real(logits)
+    target = np.broadcast_to(_real(target), logits.shape)
+    out = np.empty(logits.shape)
+    for i in np.ndindex(logits.shape):
+        p, y = 1 / (1 + math.exp(-logits[i])), target[i]
+        out[i] = (1 - expectile if y < p else expectile) * -(y * math.log(p) + (1 - y) * math.log(1 - p))
+    return out
+
+
 # The soft maximum over the last axis.
 
 
@@ -835,6 +896,11 @@ ORACLES: dict[str, Callable[..., Any]] = {
         huber_loss,
         expectile_loss,
         quantile_loss,
+        gumbel_loss,
+        exponential_value_loss,
+        sparse_value_loss,
+        sparse_weights,
+        binary_expectile_loss,
         soft_value,
         softmax_weights,
         softmax_entropy,

@@ -16,6 +16,7 @@ TIERS = {
     "_core": 0,
     "regression": 1,
     "entropic": 1,
+    "implicit": 1,
     "recurrence": 1,
     "ensemble": 1,
     "density": 1,

@@ -60,6 +60,10 @@ def names(page: str, section: str) -> dict[str, Any]:
     time |= {"n": 3, "steps": STEPS, "failed": torch.rand(STEPS) < 0.3, "q_tm1": drawn(STEPS), "lam": 0.8}
     pages: dict[str, dict[str, Any]] = {
         "regression": {"q": drawn(B), "y": drawn(B), "v": drawn(B), "x": drawn(B), "theta": drawn(N)},
+        "implicit": {
+            **{"v": drawn(B), "q": drawn(B), "a": drawn(B), "x": drawn(B), "y": torch.rand(B), "alpha": 0.8},
+            **{"w": drawn(B).exp(), "valid": (torch.rand(B) < 0.7).float()},
+        },
         "entropic": {"q": drawn(B, N), "log_mu": drawn(B, N), "logits": drawn(B, N), "advantage": drawn(B)},
         "recurrence": {**time, "delta": drawn(STEPS)},
         "returns": time,
@@ -168,6 +172,11 @@ def discounted(x: SimpleNamespace, end: Tensor, discount: float = 0.9) -> Tensor
     return torch.stack(out[::-1])
 
 
+def rescaled(z: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Divided by the largest exponential of the batch, as XQL's authors and others do."""
+    return loss((-z.max().clamp(min=-1)).exp())
+
+
 THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     # regression
     'squared_loss: 0.5 * squared_loss(q, y, reduction="none")': lambda x: 0.5 * (x.q - x.y) ** 2,
@@ -183,6 +192,28 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     'quantile_loss: huber_loss(x, y, weight=(tau - (y < x).float()).abs(), reduction="none")': lambda x: (
         (x.tau - (x.y < x.x).float()).abs() * functional.huber_loss(x.x, x.y, reduction="none")
     ),
+    # implicit
+    "gumbel_loss: (-((q - v) / alpha).amax().clamp(min=-1)).exp() * gumbel_loss(v, q, temperature=alpha)": lambda x: (
+        rescaled(z := ((x.q - x.v) / x.alpha), lambda scale: (scale * z.exp() - z * scale - scale).mean())
+    ),
+    "exponential_value_loss: (-((q - v) / alpha).amax().clamp(min=-1)).exp() * exponential_value_loss(v, q, "
+    "temperature=alpha)": lambda x: rescaled(
+        z := ((x.q - x.v) / x.alpha), lambda scale: (scale * z.exp() + scale * x.v / x.alpha).mean()
+    ),
+    "sparse_value_loss: sparse_value_loss(v, q, temperature=alpha)": lambda x: (
+        torch.where((t := (x.q - x.v) / (2 * x.alpha) + 1) > 0, t**2, 0.0) + x.v / x.alpha
+    ).mean(),
+    "sparse_weights: (2 * alpha * (sparse_weights(a, temperature=alpha) - 1)).clamp(0, 100)": lambda x: x.a.clamp(
+        0, 100
+    ),
+    "exponential_value_loss: awr_weights(a, temperature=alpha / 10)": lambda x: (
+        (10 * x.a / x.alpha).exp().clamp(0, 100)
+    ),
+    "binary_expectile_loss: binary_expectile_loss(x, y, expectile=e, weight=valid)": lambda x: (
+        torch.where(x.y >= x.x.sigmoid(), x.e, 1 - x.e)
+        * -(x.y * functional.logsigmoid(x.x) + (1 - x.y) * functional.logsigmoid(-x.x))
+        * x.valid
+    ).mean(),
     # entropic
     "soft_value: eps * T + soft_value(q, log_density=torch.zeros_like(q), temperature=T)": lambda x: (
         x.eps * x.T + x.T * (x.q / x.T).exp().mean(-1).log()

@@ -42,6 +42,7 @@ KEYS = MappingProxyType(
         "next_q": Entry(("next", "action_value"), scalar=False),
         "behavior_log_prob": Entry("action_log_prob"),
         "prediction": Entry(None),
+        "logits": Entry(None),
         "log_prob": Entry(None),
         "next_log_prob": Entry(None),
         "gap": Entry(None),

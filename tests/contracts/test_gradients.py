@@ -135,6 +135,7 @@ def test_rows_that_are_detached_say_so() -> None:
     """No row is left out of the gradient contracts by accident."""
     assert {case.row.name for case in CASES if case.row.detached} == {
         "softmax_weights",
+        "sparse_weights",
         "return_filter",
         "awr_weights",
         "crr_weights",
