@@ -31,6 +31,8 @@ def scalar(value: Knob, like: Tensor) -> Tensor:
     """A hyper-parameter as a tensor beside `like`, for operators that would bake a Python number into a graph."""
     if isinstance(value, Tensor):
         return value
+    if torch.compiler.is_compiling():  # PyTorch keeps an old number where a graph both fills and computes with it
+        return torch.zeros((), dtype=like.dtype, device=like.device) + value
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 

@@ -368,6 +368,20 @@ def test_derivatives_of_both_orders() -> None:
     assert torch.autograd.gradgradcheck(of, (reward, value, following, discount, lambda_))
 
 
+def test_a_compiled_return_follows_its_discount() -> None:
+    """A number that enters both a product and the recurrence is no constant of the code that PyTorch generates."""
+    reward, value = torch.randn(2, 4, 7).double()
+    done, no = torch.rand(4, 7) < 0.3, torch.zeros(4, 7).bool()
+
+    def both(discount: float) -> Tensor:
+        plain = discounted_return(reward, done, discount=discount, next_value=value, terminated=no)
+        return plain + lambda_return(reward, value, no, done, discount=discount)
+
+    compiled = torch.compile(both)
+    for discount in (0.0, 0.5, 0.9, 0.3):
+        close(compiled(discount), both(discount))
+
+
 def test_the_bootstrap_needs_both_arguments() -> None:
     """next_value without terminated, or the reverse, is an error: one cannot be guessed."""
     reward, no = torch.zeros(3), torch.zeros(3, dtype=torch.bool)
