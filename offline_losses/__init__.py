@@ -1,6 +1,7 @@
 """Losses and components of offline reinforcement learning as pure PyTorch functions."""
 
 from offline_losses import _compile  # noqa: F401  formulas find the compiler registered
+from offline_losses.chunks import chunk_return
 from offline_losses.conservative import (
     CQLLagrangeLosses,
     calibrated_value,
@@ -8,6 +9,7 @@ from offline_losses.conservative import (
     cql_logsumexp_penalty,
     cql_max_penalty,
 )
+from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
 from offline_losses.ends import check_ends
 from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
@@ -36,6 +38,7 @@ from offline_losses.policy import (
 )
 from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
+from offline_losses.relabel import relabel_return
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
 from offline_losses.targets import (
     bellman_target,
@@ -46,6 +49,7 @@ from offline_losses.targets import (
 )
 from offline_losses.uncertainty import diversity_penalty, ensemble_lower_bound, uncertainty_penalized_reward
 from offline_losses.update import compile_update
+from offline_losses.vtrace import vtrace_advantage, vtrace_return
 from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
 
 __version__ = "0.1.0"
@@ -59,6 +63,7 @@ __all__ = [
     "calibrated_value",
     "candidate_max_value",
     "check_ends",
+    "chunk_return",
     "combo_penalty",
     "compile_update",
     "cql_lagrange_losses",
@@ -92,6 +97,8 @@ __all__ = [
     "observation_statistics",
     "polyak_update_",
     "quantile_loss",
+    "relabel_return",
+    "retrace_return",
     "return_filter",
     "reward_scale",
     "sac_policy_loss",
@@ -105,6 +112,10 @@ __all__ = [
     "tanh_gaussian_log_prob",
     "td3_bc_loss",
     "temperature_loss",
+    "trace_return",
+    "tree_backup_return",
     "uncertainty_penalized_reward",
     "uniform_log_density",
+    "vtrace_advantage",
+    "vtrace_return",
 ]

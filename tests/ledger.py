@@ -195,6 +195,33 @@ _FOLLOWED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_VALUED = {
+    "reward": Values("T"),
+    "value": Values("T"),
+    "next_value": Values("T"),
+    "terminated": Flags("T"),
+    "done": Flags("T"),
+}
+_VTRACE = {
+    "reward": Values("T"),
+    "value": Values("T"),
+    "next_value": Values("T"),
+    "log_ratio": Values("T"),
+    "terminated": Flags("T"),
+    "done": Flags("T"),
+    "discount": _UNIT,
+    "lambda_": _UNIT,
+    "max_ratio": _BOUND,
+    "max_trace": _BOUND,
+}
+_ACTED = {
+    "reward": Values("T"),
+    "q_data": Values("T"),
+    "next_value": Values("T"),
+    "log_ratio": Values("T"),
+    "terminated": Flags("T"),
+    "done": Flags("T"),
+}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
 _LOGITS = {"q": Values("N", critics="case"), "log_density": Values("N", optional=True), "temperature": _POSITIVE}
@@ -242,6 +269,36 @@ LEDGER = [
         },
         sums=True,
     ),
+    Row("trace_return", {**_VALUED, "trace": _NOT_NEGATIVE, "ratio": _NOT_NEGATIVE, "discount": _UNIT}, sums=True),
+    Row("retrace_return", {**_ACTED, "discount": _UNIT, "lambda_": _UNIT}, sums=True),
+    Row(
+        "tree_backup_return",
+        {
+            "reward": Values("T"),
+            "q_data": Values("T"),
+            "next_value": Values("T"),
+            "log_prob": Values("T", high=0.0),
+            "terminated": Flags("T"),
+            "done": Flags("T"),
+            "discount": _UNIT,
+            "lambda_": _UNIT,
+        },
+        sums=True,
+    ),
+    Row("vtrace_return", _VTRACE, sums=True),
+    Row("vtrace_advantage", _VTRACE, sums=True),
+    Row(
+        "chunk_return",
+        {
+            "reward": Values("T"),
+            "next_value": Values(),
+            "terminated": Flags("T"),
+            "done": Flags("T"),
+            "discount": _UNIT,
+        },
+        sums=True,
+    ),
+    Row("relabel_return", {**_FOLLOWED, "discount": _UNIT}, sums=True),
     Row("episode_return", {**_STEPS, "discount": _UNIT}, sums=True),
     Row(
         "return_filter",

@@ -364,6 +364,197 @@ def generalized_advantage(
     return out
 
 
+# Returns for another policy than the one that acted, as sums of products.
+
+
+def _ratio(log_ratio: float, bound: float) -> float:
+    return float(bound) if log_ratio > math.log(bound) else math.exp(log_ratio)
+
+
+def _traced(
+    reward: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    discount: ArrayLike,
+    trace: ArrayLike,
+    ratio: ArrayLike,
+) -> Array:
+    """V_t + sum over k of gamma^k (c_t ... c_{t+k-1}) rho_{t+k} delta_{t+k}, up to the end, each product anew."""
+    reward, value, following = _real(reward), _real(value), _real(next_value)
+    dead, ends = _flag(terminated), _ends(done)
+    discount, trace, ratio = (np.broadcast_to(_real(x), reward.shape) for x in (discount, trace, ratio))
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape[:-1]):
+        for t in range(reward.shape[-1]):
+            terms = []
+            for now in range(t, reward.shape[-1]):
+                factor = math.prod(float(discount[i][s] * trace[i][s]) for s in range(t, now))
+                bootstrap = 0.0 if dead[i][now] else discount[i][now] * following[i][now]
+                terms.append(factor * ratio[i][now] * (reward[i][now] + bootstrap - value[i][now]))
+                if ends[i][now]:
+                    break
+            out[i][t] = value[i][t] + math.fsum(terms)
+    return out
+
+
+def trace_return(
+    reward: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    trace: ArrayLike,
+    ratio: ArrayLike = 1.0,
+    discount: ArrayLike = 0.99,
+) -> Array:
+    """Munos et al. 2016 (1606.02647), eq. 3, with weighted errors as in Espeholt et al. 2018 (1802.01561), eq. 1."""
+    return _traced(reward, value, next_value, terminated, done, discount, trace, ratio)
+
+
+def vtrace_return(
+    reward: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 1.0,
+    max_ratio: float = 1.0,
+    max_trace: float = 1.0,
+) -> Array:
+    """Espeholt et al. 2018 (1802.01561), eq. 1 and remark 2: rho = min(bound, pi/mu), c = lambda min(bound, pi/mu)."""
+    ratio = np.vectorize(_ratio, otypes=[float])(_real(log_ratio), max_ratio)
+    trace = _real(lambda_) * np.vectorize(_ratio, otypes=[float])(_real(log_ratio), max_trace)
+    return _traced(reward, value, next_value, terminated, done, discount, trace, ratio)
+
+
+def vtrace_advantage(
+    reward: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 1.0,
+    max_ratio: float = 1.0,
+    max_trace: float = 1.0,
+) -> Array:
+    """Espeholt et al. 2018 (1802.01561), section 4.2: rho (r + gamma v_{t+1} - V); what v adds to V' times lambda."""
+    reward, value, following, log_ratio = _real(reward), _real(value), _real(next_value), _real(log_ratio)
+    dead, ends = _flag(terminated), _ends(done)
+    corrected = vtrace_return(
+        reward,
+        value,
+        following,
+        log_ratio,
+        dead,
+        done,
+        discount=discount,
+        lambda_=lambda_,
+        max_ratio=max_ratio,
+        max_trace=max_trace,
+    )
+    discount, lambda_ = np.broadcast_to(discount, reward.shape), np.broadcast_to(lambda_, reward.shape)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape[:-1]):
+        for t in range(reward.shape[-1]):
+            v = 0.0 if dead[i][t] else following[i][t]
+            if not ends[i][t]:
+                v = v + lambda_[i][t] * (corrected[i][t + 1] - value[i][t + 1])
+            out[i][t] = _ratio(log_ratio[i][t], max_ratio) * (reward[i][t] + discount[i][t] * v - value[i][t])
+    return out
+
+
+def retrace_return(
+    reward: ArrayLike,
+    q_data: ArrayLike,
+    next_value: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 1.0,
+) -> Array:
+    """Munos et al. 2016 (1606.02647), eq. 3: products of lambda min(1, pi/mu) over the actions that come next."""
+    ratio, lambda_ = np.vectorize(_ratio, otypes=[float])(_real(log_ratio), 1.0), _real(lambda_)
+    trace = np.zeros(ratio.shape)
+    for i in np.ndindex(ratio.shape[:-1]):
+        for t in range(ratio.shape[-1] - 1):
+            trace[i][t] = np.broadcast_to(lambda_, ratio.shape)[i][t] * ratio[i][t + 1]
+    return _traced(reward, q_data, next_value, terminated, done, discount, trace, 1.0)
+
+
+def tree_backup_return(
+    reward: ArrayLike,
+    q_data: ArrayLike,
+    next_value: ArrayLike,
+    log_prob: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: ArrayLike = 0.99,
+    lambda_: ArrayLike = 1.0,
+) -> Array:
+    """Precup et al. 2000; Sutton & Barto 2018, eq. 7.16: pi(a) G for the action taken, pi Q for all others."""
+    reward, q, following, probability = _real(reward), _real(q_data), _real(next_value), np.exp(_real(log_prob))
+    dead, ends = _flag(terminated), _ends(done)
+    discount, lambda_ = np.broadcast_to(discount, reward.shape), np.broadcast_to(lambda_, reward.shape)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape[:-1]):
+        for t in reversed(range(reward.shape[-1])):
+            rest = 0.0 if dead[i][t] else following[i][t]
+            if not ends[i][t]:
+                taken = lambda_[i][t] * probability[i][t + 1]
+                rest = rest - taken * q[i][t + 1] + taken * out[i][t + 1]
+            out[i][t] = reward[i][t] + discount[i][t] * rest
+    return out
+
+
+# Chunks of actions, and returns as labels.
+
+
+def chunk_return(
+    reward: ArrayLike, next_value: ArrayLike, terminated: ArrayLike, done: ArrayLike, *, discount: ArrayLike = 0.99
+) -> Array:
+    """Li et al. 2025 (2507.07969): the chunk's rewards, then the value after as many steps as there were."""
+    reward, value, dead = _real(reward), _real(next_value), _flag(terminated)
+    ends, discount = _ends(done), np.broadcast_to(discount, reward.shape)
+    out = np.empty(reward.shape[:-1])
+    for i in np.ndindex(out.shape):
+        total, factor = 0.0, 1.0
+        for k in range(reward.shape[-1]):
+            total += factor * reward[i][k]
+            factor *= discount[i][k]
+            if ends[i][k]:
+                out[i] = total if dead[i][k] else total + factor * value[i]
+                break
+    return out
+
+
+def relabel_return(
+    reward: ArrayLike, next_value: ArrayLike, terminated: ArrayLike, done: ArrayLike, *, discount: ArrayLike = 1.0
+) -> Array:
+    """Yamagata et al. 2023 (2209.03993): r + max of what follows, relabelled, and the next state's value."""
+    reward, value, dead = _real(reward), _real(next_value), _flag(terminated)
+    ends, discount = _ends(done), np.broadcast_to(discount, reward.shape)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape[:-1]):
+        for t in reversed(range(reward.shape[-1])):
+            rest = 0.0 if dead[i][t] else value[i][t]
+            if not ends[i][t]:
+                rest = max(out[i][t + 1], rest)
+            out[i][t] = reward[i][t] + discount[i][t] * rest
+    return out
+
+
 # Whole-dataset selections: episodes are runs of the last axis, in row-major order.
 
 
@@ -909,6 +1100,13 @@ ORACLES: dict[str, Callable[..., Any]] = {
         n_step_return,
         lambda_return,
         generalized_advantage,
+        trace_return,
+        retrace_return,
+        tree_backup_return,
+        vtrace_return,
+        vtrace_advantage,
+        chunk_return,
+        relabel_return,
         episode_return,
         return_filter,
         reward_scale,

@@ -58,6 +58,7 @@ def names(page: str, section: str) -> dict[str, Any]:
     time = {"r": drawn(STEPS), "v": drawn(STEPS), "next_v": drawn(STEPS), "done": done, "terminated": terminated}
     time |= {"truncated": done & ~terminated, "interval": torch.tensor([1.0, 3.0] * 6), "v_tm1": drawn(STEPS)}
     time |= {"n": 3, "steps": STEPS, "failed": torch.rand(STEPS) < 0.3, "q_tm1": drawn(STEPS), "lam": 0.8}
+    ratios = {"log_rho": drawn(STEPS), "log_pi": -drawn(STEPS).abs(), "c": drawn(STEPS).abs()}
     pages: dict[str, dict[str, Any]] = {
         "regression": {"q": drawn(B), "y": drawn(B), "v": drawn(B), "x": drawn(B), "theta": drawn(N)},
         "implicit": {
@@ -67,6 +68,15 @@ def names(page: str, section: str) -> dict[str, Any]:
         "entropic": {"q": drawn(B, N), "log_mu": drawn(B, N), "logits": drawn(B, N), "advantage": drawn(B)},
         "recurrence": {**time, "delta": drawn(STEPS)},
         "returns": time,
+        "corrections": {**time, **ratios},
+        "vtrace": {**time, **ratios, "rho_bar": 1.5, "c_bar": 1.2},
+        "chunks": {
+            "rows_r": drawn(B, STEPS),
+            "chunk_v": drawn(B),
+            "rows_terminated": torch.zeros(B, STEPS, dtype=torch.bool),
+            "rows_done": torch.zeros(B, STEPS, dtype=torch.bool),
+        },
+        "relabel": time,
         "filters": {**time, "n": int(done.sum()), "o": drawn(B, A), "mean": drawn(A), "std": drawn(A).exp(), "N": B},
         "targets": {
             **time,
@@ -175,6 +185,16 @@ def discounted(x: SimpleNamespace, end: Tensor, discount: float = 0.9) -> Tensor
 def rescaled(z: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """Divided by the largest exponential of the batch, as XQL's authors and others do."""
     return loss((-z.max().clamp(min=-1)).exp())
+
+
+def summed_up(x: SimpleNamespace, v: Tensor, trace: Tensor, ratio: Tensor | None = None) -> Tensor:
+    """Errors times their ratios, and the following ones by their traces, by a loop."""
+    gamma, total, out = 0.9 * ~x.terminated, torch.tensor(0.0), []
+    error = (1.0 if ratio is None else ratio) * (x.r + gamma * x.next_v - v)
+    for t in reversed(range(STEPS)):
+        total = error[t] + gamma[t] * trace[t] * total
+        out.append(total)
+    return torch.stack(out[::-1])
 
 
 THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
@@ -290,6 +310,23 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     ),
     "episode_return: episode_return(r, done)[done]": lambda x: torch.stack(
         [part.sum() for part in torch.tensor_split(x.r, (x.done.nonzero().squeeze(-1) + 1).tolist())[:-1]]
+    ),
+    # corrections: rlax's loops, in which a discount of zero ends the bootstrap and the sum
+    "trace_return: trace_return(r, v, next_v, terminated, terminated, trace=lam * log_rho.exp(), "
+    "ratio=log_rho.exp(), discount=gamma) - v": lambda x: (
+        x.log_rho.exp() * summed_up(x, x.v, 0.8 * x.log_rho.exp().roll(-1))
+    ),
+    "trace_return: trace_return(r, q_tm1, next_v, terminated, terminated, trace=c.roll(-1), discount=gamma)": (
+        lambda x: x.q_tm1 + summed_up(x, x.q_tm1, x.c.roll(-1))
+    ),
+    "retrace_return: retrace_return(r, q_tm1, next_v, log_rho, terminated, terminated, discount=gamma, lambda_=lam) - "
+    "q_tm1": lambda x: summed_up(x, x.q_tm1, 0.8 * x.log_rho.exp().clamp(max=1).roll(-1)),
+    "tree_backup_return: tree_backup_return(r, q_tm1, next_v, log_pi, terminated, terminated, discount=gamma)": (
+        lambda x: x.q_tm1 + summed_up(x, x.q_tm1, x.log_pi.exp().roll(-1))
+    ),
+    "vtrace_return: vtrace_return(r, v, next_v, log_rho, terminated, terminated, discount=gamma, lambda_=lam, "
+    "max_ratio=rho_bar) - v": lambda x: summed_up(
+        x, x.v, 0.8 * x.log_rho.exp().clamp(max=1), x.log_rho.exp().clamp(max=1.5)
     ),
     # targets
     "bellman_target: bellman_target(r, next_v, terminated, discount=gamma**interval)": lambda x: (

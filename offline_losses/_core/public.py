@@ -46,6 +46,12 @@ OURS: Mapping[str, Mapping[str, str]] = {
     "sigma": {"log_std": _LOGARITHM},
     "logits": {"q": "q"},
     "n_step": {"n": "n"},
+    "rho": {"log_ratio": "log_ratio, its logarithm", "ratio": "ratio"},
+    "log_rho": {"log_ratio": "log_ratio"},
+    "log_rhos": {"log_ratio": "log_ratio"},
+    "rho_thresh": {"max_ratio": "max_ratio"},
+    "clip_rho_threshold": {"max_ratio": "max_ratio"},
+    "c_thresh": {"max_trace": "max_trace"},
     "importance_weight": {"weight": "weight"},
     "padding_mask": {"mask": "mask, which is True where the element exists"},
 }

@@ -45,6 +45,7 @@ KEYS = MappingProxyType(
         "logits": Entry(None),
         "log_prob": Entry(None),
         "next_log_prob": Entry(None),
+        "log_ratio": Entry(None),
         "gap": Entry(None),
         "reference_value": Entry(None),
         "mask": Entry(None),
