@@ -24,7 +24,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, select, summed, times, upcast
+from offline_losses._core.reduce import reduce, scalar, select, summed, upcast
 
 
 @public
@@ -70,7 +70,7 @@ def ensemble_lower_bound(q: Tensor, *, penalty_weight: Knob = 1.0, correction: i
     # all derivatives of a deviation are the same after a shift, and those of equal critics are then exactly zero
     shifted = torch.where(mean.abs() < torch.inf, critics - critics[:1].detach(), 0.0)
     variance = (shifted - shifted.mean(0)).square().sum(0) / (len(q) - correction)
-    return (mean - times(penalty_weight, _root(variance))).to(summed(q))
+    return (mean - penalty_weight * _root(variance)).to(summed(q))
 
 
 @public
@@ -193,7 +193,8 @@ def uncertainty_penalized_reward(
     else:
         x = x - x[:1].detach()
         squared = (x - x.mean(0)).square().mean(0).sum(-1)
-    return (upcast(reward) - times(penalty_weight, _root(squared))).to(summed(reward, model_output))
+    squared = torch.where((squared == torch.inf) & (scalar(penalty_weight, squared) == 0), 0.0, squared)
+    return (upcast(reward) - penalty_weight * _root(squared)).to(summed(reward, model_output))
 
 
 def _root(x: Tensor) -> Tensor:

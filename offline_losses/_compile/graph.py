@@ -30,6 +30,10 @@ LARGE = 2**15
 LARGEST = 2**23
 """From this many elements on a sum has blocks enough for any card."""
 
+MEMBERS = 16
+"""Up to so long a first axis, in a tensor of a thousand times as many elements, is taken for one of critics or models,
+whose number seldom changes."""
+
 SHAPES = 4096
 """How many sets of shapes are remembered together with what runs them."""
 
@@ -66,10 +70,11 @@ def size_class(tensors: Sequence[Tensor]) -> tuple[int, int]:
 class Graph:
     """A pure function of tensors, compiled for their dtypes, ranks and device, with their sizes left open.
 
-    With `fixed` the last of two or more axes keeps its length, in the inputs that have the most axes.
+    Of two or more axes the last keeps its length with `last`, and the first with `first` if it is short, in the inputs
+    that have the most axes.
     """
 
-    def __init__(self, plan: Plan, examples: Sequence[Tensor], fixed: bool) -> None:
+    def __init__(self, plan: Plan, examples: Sequence[Tensor], *, first: bool, last: bool) -> None:
         if reason := private.COMPILER.missing():
             raise Unsupported(reason)
         self._plan, self._large = plan, size_class(examples)[0] > 0
@@ -77,7 +82,8 @@ class Graph:
         self._backward: Any = None
         self._gradients: Callable[..., Sequence[Tensor]] | None = None
         rank = max(example.ndim for example in examples)
-        self._inputs = [self._open(example, rank if fixed else 0) for example in examples]
+        self.sizes = [example.shape for example in examples]
+        self._inputs = [self._open(x, *((first, last) if 2 <= x.ndim == rank else (False, False))) for x in examples]
         if plan.later is None:
             graph = self._trace(plan.function, self._inputs)
         else:
@@ -95,13 +101,14 @@ class Graph:
         self._code = self._compile(graph)
         self._guards = [guard.expr for guard in self._mode.shape_env.guards]
 
-    def _open(self, example: Tensor, fixed: int) -> Tensor:
-        """What stands for an input while tracing; its last axis keeps its length if it is the one with that number."""
+    def _open(self, example: Tensor, first: bool, last: bool) -> Tensor:
+        """What stands for an input while tracing."""
         names = private.COMPILER
-        sizes = [
-            names.DimDynamic.STATIC if 0 < axis == fixed - 1 else names.DimDynamic.DYNAMIC
-            for axis in range(example.ndim)
-        ]
+        sizes = [names.DimDynamic.DYNAMIC] * example.ndim
+        if last:
+            sizes[-1] = names.DimDynamic.STATIC
+        if first and example.shape[0] <= MEMBERS and example.numel() >= MEMBERS * 2**10:
+            sizes[0] = names.DimDynamic.STATIC
         source, context = names.ConstantSource("input"), names.StatelessSymbolicContext(sizes)
         fake: Tensor = self._mode.from_tensor(example.detach(), source=source, symbolic_context=context)
         return fake
@@ -209,8 +216,9 @@ class Plan:
 class Graphs:
     """The graphs of one function, one for each set of assumptions that the shapes so far have needed.
 
-    The first takes the length of a last axis after a batch (candidates, actions, time) as fixed, for which the compiler
-    writes better loops. When it changes, the next graph leaves it open.
+    The first takes the lengths of a last axis after a batch (candidates, actions, time) and of a short first axis
+    before one (critics, models) as fixed, for which the compiler writes better loops. The next leaves open which of
+    them has changed, the third both.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -232,6 +240,14 @@ class Graphs:
             self._found[shapes] = self._fit(tensors)
         return self._found[shapes]
 
+    def _same(self, tensors: Sequence[Tensor], axis: int) -> bool:
+        """Whether the length of this axis has been the same for all graphs so far, of which there are few."""
+        longest = max(range(len(tensors)), key=lambda i: tensors[i].ndim)
+        if tensors[longest].ndim == 0:
+            return False
+        sizes = [graph.sizes[longest][axis] for graph in self._graphs]
+        return len(self) < 2 and all(size == tensors[longest].shape[axis] for size in sizes)
+
     def _fit(self, tensors: Sequence[Tensor]) -> Graph | None:
         for graph in self._graphs:
             if graph.fits(tensors):
@@ -244,7 +260,9 @@ class Graphs:
             raise Unsupported(self._refused)
         try:
             with _one_at_a_time:
-                self._graphs.append(Graph(self._plan, tensors, fixed=not self._graphs))
+                self._graphs.append(
+                    Graph(self._plan, tensors, first=self._same(tensors, 0), last=self._same(tensors, -1))
+                )
         except NotWorthIt:
             self._eager = True
             return None
