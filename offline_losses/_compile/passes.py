@@ -123,8 +123,10 @@ def add_in_double(graph: Any) -> None:
     for target in (aten.sum.default, aten.sum.dim_IntList):
         for node in graph.find_nodes(op="call_function", target=target):
             x = node.args[0].meta["val"]
-            row = x.dim() > 1 and target is aten.sum.dim_IntList and node.args[1] in ([-1], [x.dim() - 1])
-            if x.dtype is torch.float32 and not row and node.meta["val"].dtype is torch.float32:
+            axes = node.args[1] if target is aten.sum.dim_IntList and x.dim() > 1 else None
+            row = axes in ([-1], [x.dim() - 1])
+            few = axes == [0] and isinstance(x.shape[0], int)  # critics, not a batch
+            if x.dtype is torch.float32 and not row and not few and node.meta["val"].dtype is torch.float32:
                 _in_double(graph, node, torch.float32)
 
 
