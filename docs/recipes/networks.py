@@ -43,6 +43,27 @@ class Critics(nn.Module):
         return torch.stack([network(pair).squeeze(-1) for network in self.networks])
 
 
+class ManyCritics(nn.Module):
+    """Q(s, a) of continuous actions by many critics, `[E, *batch]`: the layers of all in one product each."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int, critics: int) -> None:
+        super().__init__()
+        networks = [mlp(observation_size + action_size, 1, hidden) for _ in range(critics)]
+        layers = [[layer for layer in network if isinstance(layer, nn.Linear)] for network in networks]
+        of_all = list(zip(*layers, strict=True))
+        self.weights = nn.ParameterList(torch.stack([layer.weight.T.detach() for layer in row]) for row in of_all)
+        self.biases = nn.ParameterList(torch.stack([layer.bias.detach()[None] for layer in row]) for row in of_all)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """`[E, B]` of observations and actions `[B, .]`, or of actions `[E, B, A]`, for each critic its own."""
+        critics = len(self.weights[0])
+        x = torch.cat([each.expand(critics, *each.shape[-2:]) for each in (observation, action)], -1)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = torch.baddbmm(bias, x, weight)
+            x = x.relu() if weight is not self.weights[-1] else x
+        return x.squeeze(-1)
+
+
 class DiscreteCritics(nn.Module):
     """Twin Q(s, a) of a finite number of actions, `[2, *batch]`."""
 

@@ -1,0 +1,77 @@
+"""Extreme Q-learning: IQL whose value is a soft maximum, by Gumbel regression.
+
+Garg, Hejna, Geist and Ermon, arXiv:2301.02328. V(s) is fitted to Q(s, a) over the data's actions with a loss whose
+minimizer is T log mean exp(Q / T): between their mean, at a high temperature, and the best of them, at a low one. The
+policy imitates with the weights exp((Q - V) / T) of the same temperature: it is the policy that this V is the value of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from networks import Value, imitation_policy, twin_critics
+from task import load_task
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Adam
+
+from offline_losses import (
+    awr_weights,
+    bellman_target,
+    ensemble_min,
+    gumbel_loss,
+    nll_loss,
+    polyak_update_,
+    squared_loss,
+)
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    parser.add_argument("--temperature", type=float, default=2.0, help="of the soft maximum; units of scaled return")
+    parser.add_argument("--max-exponent", type=float, default=7.0, help="where the exponential becomes its tangent")
+    parser.add_argument("--max-weight", type=float, default=100.0)
+    parser.add_argument("--polyak", type=float, default=0.005)
+    options = parser.parse_args(argv)
+    task = load_task(options)
+
+    value = Value(task.observation_size, options.hidden).to(options.device)
+    critics = twin_critics(task, options.hidden)
+    slow_critics = deepcopy(critics).requires_grad_(False)
+    policy = imitation_policy(task, options.hidden)
+    parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
+    optimizer = Adam(parameters, options.lr, fused=True)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        observation, action = batch["observation"], batch["action"]
+
+        # 1. V(s) rises to the soft maximum of Q(s, a) over the data's actions. The loss has no unit: times T² it
+        #    is half a squared loss near its minimum, of the scale of the critic's.
+        q = ensemble_min(slow_critics(observation, action))
+        v = value(observation)
+        value_loss = options.temperature**2 * gumbel_loss(
+            v, q, temperature=options.temperature, max_exponent=options.max_exponent
+        )
+
+        # 2. Q(s, a) learns the reward and the V of the next state.
+        with torch.no_grad():
+            next_v = value(batch["next", "observation"])
+        target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
+        critic_loss = squared_loss(critics(observation, action), target)
+
+        # 3. The policy imitates the data's actions, each by exp((Q - V) / T).
+        weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+
+        minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
+        polyak_update_(slow_critics, critics, polyak=options.polyak)
+        return {"value_loss": value_loss, "critic_loss": critic_loss, "policy_loss": policy_loss}
+
+    return train("xql", task, options, update, policy=policy, critics=critics, report=report)
+
+
+if __name__ == "__main__":
+    main()
