@@ -34,8 +34,8 @@ def gaussian_log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
 
     Args:
         mean: `[*batch, A]`.
-        log_std: `[*batch, A]`, or `[A]` if it does not depend on the state. Bound it in the network: its exponential is
-            taken as it comes.
+        log_std: `[*batch, A]`, or `[A]` if it does not depend on the state. Bound it in the network: here it is only
+            kept from falling below the logarithm of the smallest normal float, -87 in float32.
         action: `[*batch, A]`.
 
     Returns:
@@ -115,7 +115,9 @@ def tanh_gaussian_log_prob(
     _check_gaussian("tanh_gaussian_log_prob", mean, log_std, **present(action=action, pre_tanh=pre_tanh))
     if pre_tanh is not None:
         x, dtype = upcast(pre_tanh), summed(mean, log_std, pre_tanh)
-        log_slope = 2 * (math.log(2) - x - softplus(-2 * x))
+        bound = torch.finfo(x.dtype).max / 4  # beyond it softplus is infinite, and the density zero whatever the slope
+        inside = x.clamp(-bound, bound)
+        log_slope = 2 * (math.log(2) - inside - softplus(-2 * inside))
     else:
         assert action is not None
         a = upcast(action)
@@ -173,9 +175,11 @@ def _gaussian(
     log_std: Tensor,  # [*batch, A] or [A]
     x: Tensor,  # [*batch, A]
 ) -> Tensor:
-    log_scale = upcast(log_std)
-    z = (x - upcast(mean)) * torch.exp(-log_scale)
-    return (-0.5 * z.square() - log_scale - 0.5 * math.log(2 * math.pi)).sum(-1)
+    log_precision = -upcast(log_std)
+    # The exponential of more would be infinite, which times no distance at all is not a number.
+    log_precision = log_precision.clamp(max=-math.log(torch.finfo(log_precision.dtype).tiny))
+    z = (x - upcast(mean)) * torch.exp(log_precision)
+    return (log_precision - 0.5 * z.square()).sum(-1) - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
 
 
 def _check_gaussian(function: str, mean: Tensor, log_std: Tensor, **actions: Tensor) -> None:

@@ -272,3 +272,28 @@ def test_uniform_candidates_make_the_soft_value_an_integral() -> None:
     log_density = uniform_log_density(action, low, high)
     q = torch.full((1000,), 3.0).double()
     close(soft_value(q, log_density=log_density, temperature=0.5), 3.0 + 0.5 * math.log(20.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("log_std", [-100.0, -800.0, -math.inf])
+def test_a_deviation_that_is_too_small_for_a_float(dtype: torch.dtype, log_std: float) -> None:
+    """At the mean the density is large, elsewhere nothing; never is it not a number, nor is a slope."""
+    here = torch.tensor([[0.5]], dtype=dtype)
+    least = math.log(torch.finfo(dtype).tiny)
+    floor = torch.full((1,), max(log_std, least), dtype=dtype)
+    for of in (gaussian_log_prob, lambda *x: tanh_gaussian_log_prob(*x[:2], pre_tanh=x[2])):
+        at_mean = lambda m, s, of=of: of(m, s, here)  # noqa: E731
+        close(at_mean(here, torch.full((1,), log_std, dtype=dtype)), at_mean(here, floor), 1e-6)
+        slope_mean, slope_std = gradients(at_mean, here, torch.full((1,), log_std, dtype=dtype))
+        assert slope_mean == 0
+        assert slope_std == (-1 if log_std > least else 0)
+        assert at_mean(here + 1, torch.full((1,), log_std, dtype=dtype)) < -1e30
+        for slope in gradients(at_mean, here + 1, torch.full((1,), log_std, dtype=dtype)):
+            assert not slope.isnan().any()
+
+
+@pytest.mark.parametrize("x", [math.inf, -math.inf])
+def test_an_infinite_sample_is_impossible(x: float) -> None:
+    """As the inverse of an action on the border is: whatever the slope there, the normal density decides."""
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    assert tanh_gaussian_log_prob(zero, zero, pre_tanh=zero + x) == -math.inf
