@@ -28,7 +28,8 @@ BLOCK = 2**18
 
 def sequence_end(done: Tensor) -> Tensor:
     """Where a recurrence in time is cut: where done, and always on the last step of the axis."""
-    return pad(done[..., :-1], (0, 1), value=True)
+    step = torch.arange(done.shape[-1], device=done.device)
+    return done | (step == done.shape[-1] - 1)  # generated loops take longer over a part that is padded
 
 
 def sequence_start(done: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     discount for each step by a recurrence.
     """
     if isinstance(discount, Tensor) and discount.ndim:
-        return solve(reward.double(), discount.double(), done, None).gather(-1, _first_step(done))
+        step = torch.arange(done.shape[-1], device=done.device)
+        return solve(reward.double(), discount.double(), done, None).gather(-1, _first_step(done, step))
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
     total, first_step = _totals(reward, done, discount)
@@ -85,13 +87,13 @@ def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tenso
 
 def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """The index of each step's first step, and the discount to the power of their distance."""
-    step, first_step = torch.arange(done.shape[-1], device=done.device), _first_step(done)
+    step = torch.arange(done.shape[-1], device=done.device)
+    first_step = _first_step(done, step)
     return first_step, (_double(discount, done) ** step)[step - first_step]
 
 
-def _first_step(done: Tensor) -> Tensor:
-    step = torch.arange(done.shape[-1], device=done.device)
-    return torch.where(sequence_start(done), step, 0).cummax(-1).values
+def _first_step(done: Tensor, step: Tensor) -> Tensor:
+    return (step * sequence_start(done)).cummax(-1).values
 
 
 def _double(discount: Knob, like: Tensor) -> Tensor:
