@@ -47,10 +47,10 @@ class Call:
         meta = [torch.empty_like(x, device="meta", requires_grad=x.requires_grad) for x in tensors]
         with _counter()() as count:
             result = self.eager(self._filled(meta))
+            results = _tensors(result)
+            reached = [_reached(x, meta) for x in results]
         self.operators: Counter[Any] = count.found
         self.kind = None if isinstance(result, Tensor) else type(result)
-        results = _tensors(result)
-        reached = [_reached(x, meta) for x in results]
         self.groups = [[i for i, found in enumerate(reached) if found == wrt] for wrt in dict.fromkeys(reached)]
         """The results by the tensors that they have a gradient for: each such group is a node of its own in autograd,
         so that a backward pass from one of them goes no other way than eager's."""

@@ -22,9 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Entry = Callable[[Sequence[Any]], Any]
 
-FEW = {True: 3, False: 5}
-"""Up to so many operators a differentiable call is cheaper run as it is, if its tensors are small: with its gradient
-computed beside it, and with a graph of its own for that."""
+FEW = {True: 5, False: 10}
+"""Up to so many operators, its gradient's included, a call is cheaper run as it is, if its tensors are small: where the
+gradient would be computed beside the value, and where it would have a graph of its own."""
 
 SMALL, SMALL_ON_CARD = 2**14, 2**20
 """A tensor of fewer elements is small. On a card calls are what takes time, until the kernels take longer."""
