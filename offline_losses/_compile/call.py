@@ -130,13 +130,13 @@ class LossNode(Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        call, tensors = ctx.call, ctx.saved_tensors
+        call = ctx.call
         gradients, ctx.gradients = ctx.gradients, None  # given away once: who gets them may write into them
         if torch.is_grad_enabled() or gradients is None:
-            return call.for_autograd(call.by_autograd(tensors, [scale]))
+            return call.for_autograd(call.by_autograd(ctx.saved_tensors, [scale]))
         if scale.is_cpu and _is_one(scale):  # elsewhere a look at it would wait for the device
-            return call.for_autograd([_scaled(gradient) for gradient in gradients])
-        return call.for_autograd([_scaled(gradient, scale) for gradient in gradients])
+            return call.for_autograd(gradients)
+        return call.for_autograd([gradient * scale for gradient in gradients])
 
 
 class ResultNode(Function):
@@ -201,15 +201,6 @@ def _is_one(x: Tensor) -> bool:
         return x.item() == 1.0
     except RuntimeError:  # a batch of gradients cannot be looked at
         return False
-
-
-def _scaled(gradient: Tensor, scale: Tensor | None = None) -> Tensor:
-    """The product, in memory of its own, also for a gradient that is one number everywhere and came as that."""
-    if gradient.dim() == 0 or any(gradient.stride()):
-        return gradient if scale is None else gradient * scale
-    number = gradient[(0,) * gradient.dim()]
-    whole = torch.empty(gradient.shape, dtype=gradient.dtype, device=gradient.device)
-    return whole.fill_(number if scale is None else number * scale)
 
 
 def _no_view(x: Tensor) -> Tensor:

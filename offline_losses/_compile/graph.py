@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from offline_losses._compile import private
-from offline_losses._compile.passes import add_in_double, count_as_numbers, expand_last, read_as_numbers, split
+from offline_losses._compile.passes import add_in_double, count_as_numbers, read_as_numbers, split, write_beside
 from offline_losses._compile.switches import Process, Unsupported, first_line, warn_once
 from offline_losses._core.tracing import tracing
 
@@ -77,7 +77,7 @@ class Graph:
     def __init__(self, plan: Plan, examples: Sequence[Tensor], *, first: bool, last: bool) -> None:
         if reason := private.COMPILER.missing():
             raise Unsupported(reason)
-        self._plan, self._large = plan, size_class(examples)[0] > 0
+        self._plan = plan
         self._mode = private.COMPILER.FakeTensorMode(shape_env=private.COMPILER.ShapeEnv())
         self._backward: Any = None
         self._gradients: Callable[..., Sequence[Tensor]] | None = None
@@ -96,8 +96,8 @@ class Graph:
                 ]
             joint = self._trace(plan.later, [*self._inputs, *upstream])
             graph, self._backward = split(joint, len(self._inputs), len(results))
-        if plan.loss and self._large and examples[0].is_cpu:  # not tried on a card, where it is one kernel more
-            expand_last(graph)
+        if plan.loss and examples[0].is_cpu:
+            write_beside(graph)
         self._code = self._compile(graph)
         self._guards = [guard.expr for guard in self._mode.shape_env.guards]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.fx import Graph
-from torch.fx.node import map_arg
 
 aten = torch.ops.aten
 _CONVERT = torch.ops.prims.convert_element_type.default
@@ -139,34 +138,34 @@ def _in_double(graph: Any, node: Any, dtype: torch.dtype) -> None:
     node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
 
 
-def expand_last(graph: Any) -> None:
-    """Return what is one number everywhere, as the gradient of a mean is, as that number expanded.
+def write_beside(graph: Any) -> None:
+    """Let what is one number everywhere, as the gradient of a mean is, be written by the loop that reads its argument.
 
-    To write it out takes as long as to read as much, and longer where memory is fresh.
+    That loop adds numbers up and waits for each addition, with time to write. Inductor makes one loop of two only where
+    both read the same tensor: this one is asked whether it equals itself, and the number is the same if it does not.
     """
-    *_, end = graph.nodes
-    # as text, since to compare open sizes would decide them
-    values = [node for node in graph.nodes if node.op == "placeholder" and node.meta["val"].is_floating_point()]
-    inputs = {str(node.meta["val"].shape): node for node in values}
-    with graph.inserting_before(end):
-        for result in dict.fromkeys(end.args[0]):
-            like = inputs.get(str(result.meta["val"].shape))
-            if result.meta["val"].dim() and like is not None and (number := _number(graph, result)) is not None:
-                whole = graph.call_function(aten.expand_as.default, (number, like))
-                end.replace_input_with(result, whole)
+    inputs = {_shape(node): node for node in graph.find_nodes(op="placeholder")}
+    end = graph.output_node()
+    for result in dict.fromkeys(end.args[0]):
+        argument = inputs.get(_shape(result))
+        if argument is not None and result.meta["val"].dim() and _is_number(result):
+            with graph.inserting_after(result):
+                equal = graph.call_function(aten.eq.Tensor, (argument, argument))
+            with graph.inserting_after(equal):
+                written = graph.call_function(aten.where.self, (equal, result, result))
+            end.replace_input_with(result, written)
 
 
-def _number(graph: Any, node: Any) -> Any:
-    """What a node holds everywhere as a node without axes, or None if that is unknown."""
+def _shape(node: Any) -> str:
+    return str(node.meta["val"].shape)  # as text, since to compare open sizes would decide them
+
+
+def _is_number(node: Any) -> bool:
+    """Whether a node holds the same number everywhere, as far as can be told."""
     if not node.meta["val"].dim():
-        return node
+        return True
     if node.target is aten.expand.default:
-        return _number(graph, node.args[0])
-    if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
-        return None
-    numbers = {x: _number(graph, x) for x in node.all_input_nodes if isinstance(x.meta["val"], torch.Tensor)}
-    if not numbers or None in numbers.values():
-        return None
-    number = graph.call_function(node.target, map_arg(node.args, lambda x: numbers.get(x, x)), dict(node.kwargs))
-    # among numbers, what was a knob in double precision decides the dtype
-    return graph.call_function(_CONVERT, (number, node.meta["val"].dtype))
+        return _is_number(node.args[0])
+    tensors = [x for x in node.all_input_nodes if isinstance(x.meta["val"], torch.Tensor)]
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return pointwise and bool(tensors) and all(map(_is_number, tensors))
