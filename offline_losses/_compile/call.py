@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from offline_losses._compile import private
 from offline_losses._compile.graph import Graph
+from offline_losses._core.tracing import nonzero
 
 
 class Call:
@@ -36,7 +37,7 @@ class Call:
         self.knobs = [
             i
             for i, (p, value) in enumerate(zip(parameters, values, strict=True))
-            if "Knob" in str(p.annotation) and value is not None and i not in self.tensors
+            if "Knob" in str(p.annotation) and i not in self.tensors and value  # zero has formulas of its own
         ]
         self.strided = [k for k, i in enumerate(self.tensors) if not values[i].is_contiguous()]
         self.others: list[Any] = [None if i in self.tensors else value for i, value in enumerate(values)]
@@ -76,7 +77,8 @@ class Call:
 
     def value(self, *flat: Tensor) -> list[Tensor]:
         """Of tensors and knobs: the results."""
-        results = _tensors(self.eager(self._filled(flat)))
+        with nonzero(flat[len(self.tensors) :]):
+            results = _tensors(self.eager(self._filled(flat)))
         return [results[i].to(dtype) for i, dtype in zip(self.chosen, self.dtypes, strict=True)]
 
     def value_and_gradients(self, *flat: Tensor) -> list[Tensor]:

@@ -197,7 +197,8 @@ def _generated(call: Call, tensors: Sequence[Tensor], graphs: dict[Any, Graphs],
         eager.differentiated = True
         return None
     kind = "loss" if loss else "results and gradients" if wrt else "value"
-    shape = tuple(call.tensors), tuple((x.dtype, x.dim()) for x in tensors), tuple(call.wrt), tuple(call.chosen)
+    places = tuple(map(tuple, (call.tensors, call.knobs, call.wrt, call.chosen)))
+    shape = places, tuple((x.dtype, x.dim()) for x in tensors)
     plan = {
         "value": Plan(call.value),
         "loss": Plan(call.gradients_and_loss, loss=True),

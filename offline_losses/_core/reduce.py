@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, Reduction
-from offline_losses._core.tracing import is_tracing
+from offline_losses._core.tracing import is_nonzero, is_tracing
 
 
 def upcast(tensor: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def in_double(number: float, device: torch.device) -> Tensor:
 
 def times(factor: Knob, x: Tensor) -> Tensor:
     """The product, in which zero times infinity is zero."""
-    if not isinstance(factor, Tensor) and factor != 0:
+    if is_nonzero(factor):
         return factor * x
     finite = torch.where(x.abs() == torch.inf, 0.0, x)  # generated loops take three times as long with isinf
     return factor * torch.where(scalar(factor, x) == 0, finite, x)

@@ -6,14 +6,16 @@ Nothing here imports one. `_compile` registers itself when it is loaded; without
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 class _Thread(threading.local):
     tracing = False
+    nonzero: Sequence[Tensor] = ()
 
 
 _thread = _Thread()
@@ -38,6 +40,23 @@ def tracing() -> Iterator[None]:
 def is_tracing() -> bool:
     """Whether what runs now becomes generated code: here, or in a region that a user compiles."""
     return torch.compiler.is_compiling() or _thread.tracing
+
+
+@contextmanager
+def nonzero(numbers: Sequence[Tensor]) -> Iterator[None]:
+    """Let the formulas that this thread calls know that none of these numbers will be zero."""
+    before, _thread.nonzero = _thread.nonzero, numbers
+    try:
+        yield
+    finally:
+        _thread.nonzero = before
+
+
+def is_nonzero(number: Tensor | float) -> bool:
+    """Whether this is known not to be zero, without a look at any tensor."""
+    if isinstance(number, Tensor):
+        return not torch.compiler.is_compiling() and any(number is x for x in _thread.nonzero)
+    return number != 0
 
 
 def takes_operators() -> bool:
