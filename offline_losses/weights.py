@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, select, total, upcast
+from offline_losses._core.reduce import over_mean, relative, scalar, select, total, upcast
 
 
 @public
@@ -113,7 +113,7 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     $$\tilde w_i = \frac{N\, w_i}{\sum_j w_j}$$
 
     Args:
-        weight: `[*batch]`, non-negative.
+        weight: `[*batch]`, non-negative and finite.
         mask: bool `[*batch]`, True where the element exists; only these count in $N$.
 
     Returns:
@@ -134,9 +134,9 @@ def normalize_weights(weight: Tensor, *, mask: Tensor | None = None) -> Tensor:
     Reference:
         Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9 (self-normalized importance sampling).
     """
-    relative = _relative("normalize_weights", weight, mask).detach()
-    count = weight.numel() if mask is None else mask.sum()
-    return (relative * (count / total(relative).clamp(min=1))).to(weight.dtype)
+    existing = _existing("normalize_weights", weight, mask).detach()
+    count = max(1, weight.numel()) if mask is None else mask.sum().clamp(min=1)
+    return over_mean(existing, count).to(weight.dtype)
 
 
 @public
@@ -148,7 +148,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
     The effective sample size (ESS).
 
     Args:
-        weight: `[*batch]`, non-negative; their scale does not matter.
+        weight: `[*batch]`, non-negative and finite; their scale does not matter.
         mask: bool `[*batch]`, True where the element exists.
 
     Returns:
@@ -169,8 +169,8 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
     Reference:
         Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
-    relative = _relative("effective_sample_size", weight, mask)
-    return total(relative).square() / total(relative.square()).clamp(min=1)
+    share = relative(_existing("effective_sample_size", weight, mask))
+    return total(share).square() / total(share.square()).clamp(min=1)
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
@@ -184,15 +184,7 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
     return weight.to(advantage.dtype)
 
 
-def _relative(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
-    """Each weight over the largest, a constant for the gradient: what is made of it does not depend on the scale.
-
-    The sum of large weights, or of their squares, is not a float. These sums are at least one, or zero if all are.
-    """
+def _existing(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
     check_float(function, weight=weight)
     check_flags(function, weight.shape, **present(mask=mask))
-    existing = select(mask, upcast(weight))
-    if not existing.numel():
-        return existing
-    largest = existing.detach().amax()
-    return existing / torch.where(largest == 0, 1.0, largest)
+    return select(mask, upcast(weight))

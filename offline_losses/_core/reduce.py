@@ -93,3 +93,25 @@ def total(x: Tensor, dim: int | None = None) -> Tensor:
     if is_tracing() and x.is_cpu:
         return x.sum(dim, dtype=torch.float64).to(x.dtype)
     return x.sum(dim)
+
+
+def relative(x: Tensor) -> Tensor:
+    """Non-negative numbers over the largest, a constant for the gradient: what is made of it is blind to their scale.
+
+    The sum of large numbers, or of their squares, is not a float. These sums are at least one, or zero if all are.
+    """
+    if not x.numel():
+        return x
+    largest = x.detach().amax()
+    return x / torch.where(largest == 0, 1.0, largest)
+
+
+def over_mean(x: Tensor, count: int | Tensor) -> Tensor:
+    """Non-negative numbers over the mean of `count` of them, blind to their scale too; zeros if all are zero."""
+    if is_tracing() and x.is_cpu and x.dtype == torch.float32:  # a loop for the largest takes longer than all the rest
+        mean = x.sum(dtype=torch.float64) * (1 / count)
+        larger = torch.where(mean < 2.0**-60, 2.0**60, 1.0)  # a float has fewer digits near its smallest
+        mean = torch.where(mean == 0, 1.0, mean * larger)
+        return x * larger / mean.to(x.dtype)
+    x = relative(x)
+    return x * (count / total(x).clamp(min=1))
