@@ -22,7 +22,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, upcast
+from offline_losses._core.reduce import reduce, scalar, select, times, upcast
 
 
 @public
@@ -178,7 +178,7 @@ def sac_policy_loss(
     check_values("sac_policy_loss", log_prob=log_prob, q=q)
     check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
     check_knob("sac_policy_loss", "temperature", temperature, 0.0, bounds="[)")
-    loss = temperature * select(mask, upcast(log_prob)) - select(mask, upcast(q))
+    loss = times(temperature, select(mask, upcast(log_prob))) - select(mask, upcast(q))
     return reduce(loss, mask, weight, reduction)
 
 
@@ -229,5 +229,5 @@ def temperature_loss(
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
     check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
     check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf)
-    excess = select(mask, upcast(log_prob.detach())) + target_entropy
-    return reduce(-upcast(log_temperature).exp() * excess, mask, weight, reduction)
+    excess, temperature = select(mask, upcast(log_prob.detach())) + target_entropy, upcast(log_temperature).exp()
+    return reduce(-temperature * torch.where(temperature == 0, 0.0, excess), mask, weight, reduction)

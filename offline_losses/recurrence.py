@@ -7,11 +7,13 @@ errors and $\gamma\lambda$ the generalized advantage. `_core/scan.py` solves it.
 from __future__ import annotations
 
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from offline_losses._core.checks import Knob, check_axis, check_flags, check_values, present
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 from offline_losses._core.scan import solve
+from offline_losses._core.tracing import is_nonzero, is_tracing
 
 
 @public
@@ -59,3 +61,23 @@ def discounted_recurrence(
 ) -> Tensor:
     """`linear_recurrence` whose factor may be one number for all steps, which compiled code never expands."""
     return solve(b, scalar(factor, b).to(b.dtype), done, None)
+
+
+def done_or_zero(
+    done: Tensor,  # [*batch, T]
+    *factors: Knob,  # [] or [*batch, T]
+) -> Tensor:
+    """Where a recurrence by these factors is cut: where one is zero, what follows adds nothing, infinite as it may be.
+
+    A factor that is differentiated cuts nothing, since a cut has no slope in it.
+    """
+    for factor in factors:
+        if not is_nonzero(factor) and not (isinstance(factor, Tensor) and _is_differentiated(factor)):
+            done = done | (factor == 0)
+    return done
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    if is_tracing() or x.requires_grad:
+        return x.requires_grad
+    return unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

@@ -17,8 +17,8 @@ from offline_losses._core.checks import Knob, check_count, check_knob, check_seq
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
-from offline_losses._core.reduce import summed, upcast
-from offline_losses.recurrence import discounted_recurrence
+from offline_losses._core.reduce import summed, times, upcast
+from offline_losses.recurrence import discounted_recurrence, done_or_zero
 
 
 @public
@@ -73,10 +73,10 @@ def discounted_return(
         )
     if next_value is None or terminated is None:
         b = upcast(reward)
-        return discounted_recurrence(b, discount, done).to(summed(reward))
+        return discounted_recurrence(b, discount, done_or_zero(done, discount)).to(summed(reward))
     cut = sequence_end(done) & ~terminated
-    b = upcast(reward) + discount * torch.where(cut, upcast(next_value), 0.0)
-    return discounted_recurrence(b, discount, done).to(summed(reward, next_value))
+    b = upcast(reward) + times(discount, torch.where(cut, upcast(next_value), 0.0))
+    return discounted_recurrence(b, discount, done_or_zero(done, discount)).to(summed(reward, next_value))
 
 
 @public
@@ -123,9 +123,9 @@ def n_step_return(
     check_count("n_step_return", "n", n, 1)
     end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
-    value = r + discount * bootstrap
+    value = r + times(discount, bootstrap)
     for _ in range(min(n, reward.shape[-1]) - 1):
-        value = r + discount * torch.where(end, bootstrap, pad(value[..., 1:], (0, 1)))
+        value = r + times(discount, torch.where(end, bootstrap, pad(value[..., 1:], (0, 1))))
     return value.to(summed(reward, next_value))
 
 
@@ -178,8 +178,10 @@ def lambda_return(
     check_knob("lambda_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
     end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
-    b = r + discount * torch.where(end, bootstrap, (1 - lambda_) * bootstrap)
-    return discounted_recurrence(b, discount * lambda_, done).to(summed(reward, next_value))
+    b = r + times(discount, torch.where(end, bootstrap, times(1 - lambda_, bootstrap)))
+    return discounted_recurrence(b, discount * lambda_, done_or_zero(done, discount, lambda_)).to(
+        summed(reward, next_value)
+    )
 
 
 @public
@@ -233,6 +235,6 @@ def generalized_advantage(
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)
     check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
-    delta = upcast(reward) + discount * torch.where(terminated, 0.0, upcast(next_value)) - upcast(value)
-    advantage = discounted_recurrence(delta, discount * lambda_, done)
+    delta = upcast(reward) + times(discount, torch.where(terminated, 0.0, upcast(next_value))) - upcast(value)
+    advantage = discounted_recurrence(delta, discount * lambda_, done_or_zero(done, discount, lambda_))
     return advantage.to(summed(reward, value, next_value))

@@ -303,6 +303,20 @@ def test_the_weight_is_a_constant_factor(name: str) -> None:
     close(loss(x, weight=weight), (weight * parts).mean())
 
 
+@pytest.mark.parametrize("temperature", [0.0, torch.tensor(0.0, dtype=torch.float64)], ids=["number", "tensor"])
+def test_an_impossible_action_at_temperature_zero(temperature: float | Tensor) -> None:
+    """Entropy that is paid nothing for counts for nothing, infinite as it may be: the critic alone is climbed."""
+    log_prob, q = torch.tensor([-math.inf, -1.0]).double(), torch.tensor([1.0, 2.0]).double()
+    loss = lambda p, q: sac_policy_loss(p, q, temperature=temperature)  # noqa: E731
+    close(loss(log_prob, q), -q.mean())
+    slope_p, slope_q = gradients(loss, log_prob, q)
+    assert slope_p.tolist() == [0, 0]
+    assert slope_q.tolist() == [-0.5, -0.5]
+    (slope,) = gradients(lambda t: temperature_loss(t, log_prob, target_entropy=-1.0), torch.tensor(-math.inf).double())
+    assert slope == 0
+    assert temperature_loss(torch.tensor(-math.inf), log_prob, target_entropy=-1.0) == 0
+
+
 def test_shapes_are_told_apart() -> None:
     """A [B, 1] critic against [B] log-probabilities is an error, not a [B, B] matrix."""
     vector, column = torch.zeros(5), torch.zeros(5, 1)

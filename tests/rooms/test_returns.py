@@ -26,7 +26,7 @@ from offline_losses import (
     n_step_return,
 )
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 
 def every_return(x: Trajectories, discount: float | Tensor, lambda_: float | Tensor = 0.8) -> dict[str, Tensor]:
@@ -380,6 +380,57 @@ def test_a_compiled_return_follows_its_discount() -> None:
     compiled = torch.compile(both)
     for discount in (0.0, 0.5, 0.9, 0.3):
         close(compiled(discount), both(discount))
+
+
+@pytest.mark.parametrize("kind", ["number", "tensor", "steps"])
+def test_what_weighs_nothing_may_be_infinite(kind: str) -> None:
+    """At λ = 1 no value inside of an episode counts, at λ = 0 no later one, and at γ = 0 none at all."""
+    number = {
+        "number": float,
+        "tensor": lambda x: torch.tensor(x, dtype=torch.float64),
+        "steps": lambda x: torch.full((3,), x, dtype=torch.float64),
+    }[kind]
+    zero, one, half = number(0.0), number(1.0), number(0.5)
+    reward, value = torch.tensor([1.0, 2.0, 4.0]).double(), torch.zeros(3).double()
+    end = torch.tensor([False, False, True])
+    late, early = torch.tensor([3.0, INF, 3.0]).double(), torch.tensor([3.0, 3.0, INF]).double()
+    found = {
+        "to the end": lambda r, v: lambda_return(r, v, end, end, discount=half, lambda_=one),
+        "one step": lambda r, v: lambda_return(r, v, end, end, discount=half, lambda_=zero),
+        "one step's advantage": lambda r, v: generalized_advantage(r, value, v, end, end, discount=half, lambda_=zero),
+    }
+    wanted = {
+        "to the end": [3.0, 4.0, 4.0],
+        "one step": [2.5, INF, 4.0],
+        "one step's advantage": [2.5, INF, 4.0],
+    }
+    for name, of in found.items():
+        assert of(reward, late).tolist() == wanted[name]
+        for slope in gradients(of, reward, late):
+            assert bool(slope.isfinite().all())
+    no = torch.zeros_like(end)
+    for v in (late, early):
+        for of in (
+            lambda r, v: lambda_return(r, v, no, end, discount=zero, lambda_=half),
+            lambda r, v: generalized_advantage(r, value, v, no, end, discount=zero, lambda_=half),
+            lambda r, v: discounted_return(r, end, discount=zero, next_value=v, terminated=no),
+            lambda r, v: n_step_return(r, v, no, end, n=2, discount=zero),
+        ):
+            assert of(reward, v).tolist() == reward.tolist()
+            for slope in gradients(of, reward, v):
+                assert bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_the_slope_in_a_discount_of_zero(shape: tuple[int, ...]) -> None:
+    """A step that looks ahead a little would see the next reward: backwards, forwards, and mapped."""
+    reward, end = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([False, False, True])
+    of = lambda discount: discounted_return(reward, end, discount=discount)  # noqa: E731
+    zero = torch.zeros(shape, dtype=torch.float64)
+    wanted = torch.tensor([2.0, 3.0, 0.0]).double()
+    close(gradients(of, zero)[0], wanted if shape else wanted.sum())
+    close(torch.func.jvp(of, (zero,), (torch.ones_like(zero),))[1], wanted)
+    close(torch.func.vmap(of)(torch.stack([zero, zero])), reward.expand(2, 3))
 
 
 def test_the_bootstrap_needs_both_arguments() -> None:
