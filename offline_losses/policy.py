@@ -229,5 +229,5 @@ def temperature_loss(
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
     check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
     check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf)
-    excess, temperature = select(mask, upcast(log_prob.detach())) + target_entropy, upcast(log_temperature).exp()
-    return reduce(-temperature * torch.where(temperature == 0, 0.0, excess), mask, weight, reduction)
+    excess = select(mask, upcast(log_prob.detach())) + target_entropy
+    return reduce(-upcast(log_temperature).exp() * excess, mask, weight, reduction)

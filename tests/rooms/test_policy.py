@@ -312,9 +312,6 @@ def test_an_impossible_action_at_temperature_zero(temperature: float | Tensor) -
     slope_p, slope_q = gradients(loss, log_prob, q)
     assert slope_p.tolist() == [0, 0]
     assert slope_q.tolist() == [-0.5, -0.5]
-    (slope,) = gradients(lambda t: temperature_loss(t, log_prob, target_entropy=-1.0), torch.tensor(-math.inf).double())
-    assert slope == 0
-    assert temperature_loss(torch.tensor(-math.inf), log_prob, target_entropy=-1.0) == 0
 
 
 def test_shapes_are_told_apart() -> None:
