@@ -11,6 +11,14 @@ from offline_losses.conservative import (
 )
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
+from offline_losses.distributional import (
+    categorical_loss,
+    categorical_projection,
+    categorical_value,
+    hl_gauss,
+    quantile_huber_loss,
+    two_hot,
+)
 from offline_losses.ends import check_ends
 from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
 from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
@@ -62,6 +70,9 @@ __all__ = [
     "binary_expectile_loss",
     "calibrated_value",
     "candidate_max_value",
+    "categorical_loss",
+    "categorical_projection",
+    "categorical_value",
     "check_ends",
     "chunk_return",
     "combo_penalty",
@@ -86,6 +97,7 @@ __all__ = [
     "gaussian_log_prob",
     "generalized_advantage",
     "gumbel_loss",
+    "hl_gauss",
     "huber_loss",
     "lambda_return",
     "linear_recurrence",
@@ -96,6 +108,7 @@ __all__ = [
     "normalize_weights",
     "observation_statistics",
     "polyak_update_",
+    "quantile_huber_loss",
     "quantile_loss",
     "relabel_return",
     "retrace_return",
@@ -114,6 +127,7 @@ __all__ = [
     "temperature_loss",
     "trace_return",
     "tree_backup_return",
+    "two_hot",
     "uncertainty_penalized_reward",
     "uniform_log_density",
     "vtrace_advantage",

@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 
 import offline_losses
 
-SIZES = {"N": 5, "T": 7, "A": 3, "D": 3}
-BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16}
+SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4}
+BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16}
 CRITICS = 2
 
 
@@ -54,9 +54,9 @@ class Knob:
 
 @dataclass(frozen=True)
 class Option:
-    """A word out of a few."""
+    """A word out of a few, or a switch."""
 
-    value: str
+    value: str | bool
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,7 @@ _ACTED = {
 }
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
+_SUPPORT = Values("K", batched=False, made=lambda x: (0.5 + x.abs() / 4).cumsum(-1) - 3)
 _LOGITS = {"q": Values("N", critics="case"), "log_density": Values("N", optional=True), "temperature": _POSITIVE}
 
 LEDGER = [
@@ -238,6 +239,35 @@ LEDGER = [
     Row(
         "binary_expectile_loss",
         {"logits": Values(critics="case"), "target": Values(gradient=False, low=0.0, high=1.0), "expectile": _LEVEL},
+    ),
+    Row("two_hot", {"value": Values(), "support": _SUPPORT}),
+    Row("hl_gauss", {"value": Values(), "support": _SUPPORT, "sigma_to_bin_ratio": _POSITIVE}),
+    Row(
+        "categorical_projection",
+        {
+            "probability": Values("N", critics="case", made=lambda x: x.softmax(-1)),
+            "atoms": Values("N"),
+            "support": _SUPPORT,
+        },
+        sums=True,
+    ),
+    Row(
+        "categorical_loss",
+        {
+            "logits": Values("K", critics="case"),
+            "target": Values("K", gradient=False, made=lambda x: x.softmax(-1)),
+        },
+    ),
+    Row("categorical_value", {"logits": Values("K"), "support": _SUPPORT}, sums=True),
+    Row(
+        "quantile_huber_loss",
+        {
+            "prediction": Values("N", critics="case"),
+            "target": Values("M", gradient=False),
+            "quantile": Values("N", optional=True, low=0.05, high=0.95),
+            "delta": _POSITIVE,
+            "divide_by_delta": Option(True),
+        },
     ),
     Row("soft_value", {**_LOGITS, "mask": Flags("N", optional=True)}, sums=True),
     Row("softmax_weights", {**_LOGITS, "mask": Flags("N", optional=True)}),
@@ -482,10 +512,14 @@ def leaves(result: Any) -> list[Tensor]:
     return [result] if isinstance(result, Tensor) else list(result)
 
 
+def _factors(count: int) -> Tensor:
+    return 0.5 + torch.arange(count, dtype=torch.float64) * (5**0.5 - 1) / 2 % 1
+
+
 def total(result: Any) -> Tensor:
-    """One number that every element of the result enters with another factor."""
+    """One number that every element of the result enters with another factor, far from those of its neighbors."""
     parts = [leaf for leaf in leaves(result) if leaf.is_floating_point()]
-    factors = [torch.linspace(0.5, 1.5, part.numel()).to(part).view(part.shape) for part in parts]
+    factors = [_factors(part.numel()).to(part).view(part.shape) for part in parts]
     return sum(
         ((part * factor).sum() for part, factor in zip(parts, factors, strict=True)), torch.zeros(()).to(parts[0])
     )

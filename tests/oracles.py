@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,6 +155,104 @@ def binary_expectile_loss(logits: ArrayLike, target: ArrayLike, *, expectile: fl
     for i in np.ndindex(logits.shape):
         p, y = 1 / (1 + math.exp(-logits[i])), target[i]
         out[i] = (1 - expectile if y < p else expectile) * -(y * math.log(p) + (1 - y) * math.log(1 - p))
+    return out
+
+
+# Distributions on a support, sorted and of any spacing.
+
+
+def _between_neighbors(x: float, support: Array) -> Array:
+    """All mass at one place, divided between the atoms around it so that the mean stays; outside on the last atom."""
+    out = np.zeros(len(support))
+    x = min(max(x, support[0]), support[-1])
+    for k in range(len(support) - 1):
+        if support[k] <= x <= support[k + 1]:
+            gap = support[k + 1] - support[k]
+            share = (x - support[k]) / gap if gap > 0 else 0.0
+            out[k] += 1 - share
+            out[k + 1] += share
+            break
+    return out
+
+
+def two_hot(value: ArrayLike, support: ArrayLike) -> Array:
+    """Schrittwieser et al. 2019 (1911.08265), appendix F: x = x_low p_low + x_high p_high."""
+    value, support = _real(value), _real(support)
+    out = np.zeros((*value.shape, len(support)))
+    for i in np.ndindex(value.shape):
+        out[i] = _between_neighbors(value[i], support)
+    return out
+
+
+def hl_gauss(value: ArrayLike, support: ArrayLike, *, sigma_to_bin_ratio: float = 0.75) -> Array:
+    """Imani & White 2018 (1806.04613), section 3: a Gaussian truncated to the range, integrated over each bin."""
+    value, support = _real(value), _real(support)
+    edges = [support[0] - (support[1] - support[0]) / 2]
+    edges += [(a + b) / 2 for a, b in pairwise(support)]
+    edges += [support[-1] + (support[-1] - support[-2]) / 2]
+    sigma = sigma_to_bin_ratio * (support[-1] - support[0]) / (len(support) - 1)
+    out = np.zeros((*value.shape, len(support)))
+    for i in np.ndindex(value.shape):
+        z = [(edge - value[i]) / sigma for edge in edges]
+        mass = [norm.cdf(b) - norm.cdf(a) if a < 0 else norm.sf(a) - norm.sf(b) for a, b in pairwise(z)]
+        out[i] = np.array(mass) / math.fsum(mass)
+    return out
+
+
+def categorical_projection(probability: ArrayLike, atoms: ArrayLike, support: ArrayLike) -> Array:
+    """Bellemare et al. 2017 (1707.06887), eq. 7 and algorithm 1: each atom's mass to its two neighbors."""
+    probability, support = _real(probability), _real(support)
+    atoms = np.broadcast_to(_real(atoms), probability.shape)
+    out = np.zeros((*probability.shape[:-1], len(support)))
+    for i in np.ndindex(probability.shape[:-1]):
+        for mass, x in zip(probability[i], atoms[i], strict=True):
+            out[i] += mass * _between_neighbors(x, support)
+    return out
+
+
+def categorical_loss(logits: ArrayLike, target: ArrayLike) -> Array:
+    """Bellemare et al. 2017 (1707.06887), algorithm 1: - sum m_i log p_i."""
+    logits = _real(logits)
+    target = np.broadcast_to(_real(target), logits.shape)
+    out = np.zeros(logits.shape[:-1])
+    for i in np.ndindex(out.shape):
+        total = logsumexp(logits[i])
+        out[i] = -math.fsum(p * (x - total) for p, x in zip(target[i], logits[i], strict=True) if p > 0)
+    return out
+
+
+def categorical_value(logits: ArrayLike, support: ArrayLike) -> Array:
+    """Bellemare et al. 2017 (1707.06887), algorithm 1: Q = sum z_i p_i."""
+    logits, support = _real(logits), _real(support)
+    out = np.zeros(logits.shape[:-1])
+    for i in np.ndindex(out.shape):
+        total = logsumexp(logits[i])
+        out[i] = math.fsum(z * math.exp(x - total) for z, x in zip(support, logits[i], strict=True))
+    return out
+
+
+def quantile_huber_loss(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    *,
+    quantile: ArrayLike | None = None,
+    delta: float = 1.0,
+    divide_by_delta: bool = False,
+) -> Array:
+    """Dabney et al. 2017 (1710.10044), eq. 10 and algorithm 1; divided by kappa as in 2018 (1806.06923), eq. 3."""
+    prediction, target = _real(prediction), _real(target)
+    count = prediction.shape[-1]
+    levels = [(i + 0.5) / count for i in range(count)] if quantile is None else _real(quantile)
+    levels = np.broadcast_to(levels, prediction.shape)
+    target = np.broadcast_to(target, (*prediction.shape[:-1], target.shape[-1]))
+    out = np.zeros(prediction.shape[:-1])
+    for i in np.ndindex(out.shape):
+        for level, x in zip(levels[i], prediction[i], strict=True):
+            for y in target[i]:
+                u = abs(y - x)
+                huber = u * u / 2 if u <= delta else delta * (u - delta / 2)
+                huber = huber / delta if divide_by_delta else huber
+                out[i] += (1 - level if y < x else level) * huber / len(target[i])
     return out
 
 
@@ -1092,6 +1191,12 @@ ORACLES: dict[str, Callable[..., Any]] = {
         sparse_value_loss,
         sparse_weights,
         binary_expectile_loss,
+        two_hot,
+        hl_gauss,
+        categorical_projection,
+        categorical_loss,
+        categorical_value,
+        quantile_huber_loss,
         soft_value,
         softmax_weights,
         softmax_entropy,

@@ -17,6 +17,7 @@ TIERS = {
     "regression": 1,
     "entropic": 1,
     "implicit": 1,
+    "distributional": 1,
     "recurrence": 1,
     "ensemble": 1,
     "density": 1,

@@ -65,6 +65,11 @@ def names(page: str, section: str) -> dict[str, Any]:
             **{"v": drawn(B), "q": drawn(B), "a": drawn(B), "x": drawn(B), "y": torch.rand(B), "alpha": 0.8},
             **{"w": drawn(B).exp(), "valid": (torch.rand(B) < 0.7).float()},
         },
+        "distributional": {
+            **{"x": drawn(B), "z": torch.linspace(-2, 2, 5), "atoms": drawn(B, N), "p": drawn(B, N).softmax(-1)},
+            **{"logits": drawn(B, N), "target": drawn(B, N).softmax(-1), "theta": drawn(B, N), "y": drawn(B, 3)},
+            **{"tau": torch.rand(N), "M": 3},
+        },
         "entropic": {"q": drawn(B, N), "log_mu": drawn(B, N), "logits": drawn(B, N), "advantage": drawn(B)},
         "recurrence": {**time, "delta": drawn(STEPS)},
         "returns": time,
@@ -197,6 +202,15 @@ def summed_up(x: SimpleNamespace, v: Tensor, trace: Tensor, ratio: Tensor | None
     return torch.stack(out[::-1])
 
 
+def quantile_huber(x: SimpleNamespace, tau: Tensor) -> Tensor:
+    """Of all pairs of a quantile and a sample."""
+    u = x.y.unsqueeze(1) - x.theta.unsqueeze(2)
+    huber = functional.smooth_l1_loss(
+        *torch.broadcast_tensors(x.y.unsqueeze(1), x.theta.unsqueeze(2)), reduction="none"
+    )
+    return (tau.unsqueeze(-1) - (u < 0).float()).abs() * huber
+
+
 THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     # regression
     'squared_loss: 0.5 * squared_loss(q, y, reduction="none")': lambda x: 0.5 * (x.q - x.y) ** 2,
@@ -233,6 +247,23 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
         torch.where(x.y >= x.x.sigmoid(), x.e, 1 - x.e)
         * -(x.y * functional.logsigmoid(x.x) + (1 - x.y) * functional.logsigmoid(-x.x))
         * x.valid
+    ).mean(),
+    # distributional
+    "two_hot: two_hot(x, z)": lambda x: (1 - (x.x.clamp(-2, 2).unsqueeze(-1) - x.z).abs()).clamp(min=0),
+    "hl_gauss: hl_gauss(x, z, sigma_to_bin_ratio=2.0)": lambda x: (
+        (cdf := torch.erf((torch.linspace(-2.5, 2.5, 6) - x.x.unsqueeze(-1)) / 8**0.5)).diff()
+        / (cdf[:, -1:] - cdf[:, :1])
+    ),
+    "categorical_projection: categorical_projection(p, atoms, z)": lambda x: (
+        (1 - (x.atoms.clamp(-2, 2).unsqueeze(1) - x.z.unsqueeze(-1)).abs()).clamp(min=0) * x.p.unsqueeze(1)
+    ).sum(-1),
+    "categorical_loss: categorical_loss(logits, target)": lambda x: functional.cross_entropy(x.logits, x.target),
+    "categorical_value: categorical_value(p.log(), z)": lambda x: (x.p * x.z).sum(-1),
+    "quantile_huber_loss: M / N * quantile_huber_loss(theta, y, quantile=tau)": lambda x: (
+        quantile_huber(x, x.tau).sum(-1).mean(1).mean()
+    ),
+    "quantile_huber_loss: 1 / N * quantile_huber_loss(theta, y)": lambda x: quantile_huber(
+        x, (torch.arange(N) + 0.5) / N
     ).mean(),
     # entropic
     "soft_value: eps * T + soft_value(q, log_density=torch.zeros_like(q), temperature=T)": lambda x: (

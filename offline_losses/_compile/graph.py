@@ -44,7 +44,7 @@ class NotWorthIt(Exception):
     """Generated code would be slower than the operators."""
 
 
-_SLOW = (torch.ops.aten.scatter_add.default, torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
+_SLOW = (torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
 """What Inductor's loops for the CPU take several times longer for than PyTorch's own."""
 
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)

@@ -74,7 +74,7 @@ def _takes_long(node: Any) -> bool:
         return True
     if node.target in (aten.amax.default, aten.amin.default):  # over a few critics it does not
         return bool(node.args[1] in ([-1], [node.args[0].meta["val"].dim() - 1]))
-    return node.target in (aten.sum.default, aten.sum.dim_IntList)
+    return node.target in (aten.sum.default, aten.sum.dim_IntList, aten.bucketize.Tensor)
 
 
 def read_as_numbers(graph: Any) -> list[int]:

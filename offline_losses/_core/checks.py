@@ -102,11 +102,34 @@ def check_sequence(function: str, discount: Knob, values: Mapping[str, Tensor], 
     check_knob(function, "discount", discount, 0.0, 1.0, "[]", first.shape)
 
 
-def check_axis(function: str, argument: str, tensor: Tensor, what: str) -> None:
-    """Refuse a tensor without axes, or with an empty last one."""
-    if tensor.ndim == 0 or tensor.shape[-1] == 0:
-        expected = f"a last axis of at least one {what}"
+def check_axis(function: str, argument: str, tensor: Tensor, what: str, size: int | None = None) -> None:
+    """Refuse a tensor without axes, or with an empty last one, or with one of another size."""
+    if tensor.ndim == 0 or tensor.shape[-1] == 0 or (size is not None and tensor.shape[-1] != size):
+        expected = f"a last axis of at least one {what}" if size is None else f"a last axis of {size} {what}s"
         refuse(ValueError, function, argument, expected, describe(tensor), "Give it one.")
+
+
+def check_support(function: str, support: Tensor, **others: Tensor) -> None:
+    """Refuse anything but floating-point tensors, and a support that is no vector of at least two atoms."""
+    check_float(function, **others, support=support)
+    if support.ndim != 1 or len(support) < 2:
+        expected = "shape [K] of at least two atoms"
+        refuse(ValueError, function, "support", expected, describe(support), "All samples share one sorted vector.")
+
+
+def check_samples(function: str, prediction: Tensor, target: Tensor, quantile: Tensor | None) -> None:
+    """Refuse samples of one batch that do not belong to the other's, up to critics, and levels of another shape."""
+    check_float(function, prediction=prediction, target=target, **present(quantile=quantile))
+    check_axis(function, "prediction", prediction, "quantile")
+    check_axis(function, "target", target, "sample")
+    batch, size = target.shape[:-1], prediction.shape[-1]
+    if not _leads(batch, prediction.shape[:-1]):
+        expected = f"shape {[*prediction.shape[:-1], 'M']} (the prediction's batch, up to critics)"
+        mend = "Nothing is broadcast between samples: reshape it to match."
+        refuse(ValueError, function, "target", expected, f"shape {list(target.shape)}", mend)
+    shapes = [torch.Size([size]), torch.Size([*batch, size]), prediction.shape]
+    if quantile is not None and quantile.shape not in shapes:
+        refuse_shape(function, "quantile", quantile, list(dict.fromkeys(shapes)))
 
 
 def check_critics(function: str, least: int, **tensors: Tensor) -> None:
@@ -180,7 +203,7 @@ def check_knob(
             refuse(ValueError, function, argument, expected, f"{value}", f"Choose {argument} from that interval.")
 
 
-def check_option(function: str, argument: str, value: str, options: tuple[str, ...]) -> None:
+def check_option(function: str, argument: str, value: object, options: tuple[object, ...]) -> None:
     """Refuse a word that is not one of the options."""
     if value not in options:
         expected = " or ".join(repr(option) for option in options)

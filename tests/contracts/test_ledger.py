@@ -66,6 +66,9 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "ensemble_lower_bound",
             "uncertainty_penalized_reward",
             "uniform_log_density",
+            "two_hot",
+            "hl_gauss",
+            "categorical_projection",
         }
 
 

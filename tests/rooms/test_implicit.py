@@ -375,3 +375,9 @@ def test_a_level_for_each_output() -> None:
         one = binary_expectile_loss(logits[..., i], target[..., i], expectile=levels[i].item(), reduction="none")
         close(got[..., i], one)
     close(binary_expectile_loss(logits, target, expectile=levels.expand(2, 5, 3), reduction="none"), got)
+
+
+def test_a_target_at_the_value_weighs_as_one_above() -> None:
+    """There the loss is the target's entropy, times the level."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    close(binary_expectile_loss(zero, zero + 0.5, expectile=0.8), 0.8 * math.log(2))
