@@ -6,6 +6,8 @@ the end of another. A learned value can: where it promises more than the data br
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -14,6 +16,7 @@ from offline_losses._core.checks import Knob, check_sequence
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed, upcast
+from offline_losses._core.stops import best_stop
 from offline_losses.recurrence import discounted_recurrence
 
 
@@ -62,31 +65,17 @@ def relabel_return(
     )
     r, end = upcast(reward), sequence_end(done)
     factor, bootstrap = scalar(discount, r), torch.where(terminated, 0.0, upcast(next_value))
-    cut = end | _promises_more(r.detach(), bootstrap.detach(), factor.detach(), end)
-    value = discounted_recurrence(r + factor * torch.where(cut, bootstrap, 0.0), factor, cut)
-    return value.to(summed(reward, next_value))
+    stop = end | (bootstrap > _following(r, bootstrap, factor, end))
+    b, a = r + factor * torch.where(stop, bootstrap, 0.0), torch.where(stop, 0.0, factor)
+    # A factor of zero ends a sum as a cut does, and faster where there are many; but not a sum that is infinite.
+    cut = end | (stop & (b.abs() == math.inf).any(-1, keepdim=True))
+    return discounted_recurrence(b, a, cut).to(summed(reward, next_value))
 
 
-def _promises_more(reward: Tensor, next_value: Tensor, discount: Tensor, end: Tensor) -> Tensor:
-    """Where the value is above the relabelled return of the step that follows."""
-    stopped = reward + discount * next_value
-    factor, b = torch.where(end, 0.0, discount), torch.where(end, stopped, reward)
-    relabelled = _largest(factor, b, stopped)
-    return ~end & (next_value > pad(relabelled[..., 1:], (0, 1)))
-
-
-def _largest(a: Tensor, b: Tensor, stopped: Tensor) -> Tensor:
-    """Solve x_t = max(b_t + a_t x_{t+1}, stopped_t) by halves: two steps make one of the same form."""
-    steps = b.shape[-1]
-    if steps == 1:
-        return stopped
-    whole = [pad(x, (0, steps % 2)) for x in (a, b, stopped)]
-    (a0, b0, s0), (a1, b1, s1) = ([x[..., first::2] for x in whole] for first in (0, 1))
-    even = _largest(a0 * a1, b0 + _times(a0, b1), torch.maximum(s0, b0 + _times(a0, s1)))
-    odd = torch.maximum(b1 + _times(a1, pad(even[..., 1:], (0, 1))), s1)
-    return torch.stack([even, odd], -1).flatten(-2)[..., :steps]
-
-
-def _times(factor: Tensor, x: Tensor) -> Tensor:
-    """The product, in which zero times anything is zero: nothing behind an end is read."""
-    return torch.where(factor == 0, 0.0, factor * x)
+def _following(reward: Tensor, next_value: Tensor, discount: Tensor, end: Tensor) -> Tensor:
+    """The relabelled return of the next step; infinite numbers are large ones, whose product with zero is zero."""
+    largest = math.sqrt(torch.finfo(reward.dtype).max)
+    r, v = (x.detach().nan_to_num(0.0, largest, -largest) for x in (reward, next_value))
+    stopped = r + discount * v
+    best = best_stop(torch.where(end, stopped, r), torch.where(end, 0.0, discount), stopped)
+    return pad(best[..., 1:], (0, 1))

@@ -1,12 +1,12 @@
 """Everything about the compiler; formulas never see it, they find it registered.
 
-`graph` and `passes` generate code, `twin` and `call` take it in place of a function, `scan` in place of a loop over
-time, and `private` is all that is known of PyTorch beyond its documentation.
+`graph` and `passes` generate code, `twin` and `call` take it in place of a function, `scan` and `stops` in place of a
+loop over time, and `private` is all that is known of PyTorch beyond its documentation.
 """
 
-from offline_losses._compile import private, scan
+from offline_losses._compile import private, scan, stops
 from offline_losses._core import tracing
 
 tracing.register(private.is_transforming)
 
-__all__ = ["scan"]
+__all__ = ["scan", "stops"]

@@ -75,18 +75,18 @@ def _chunked(kernels: Kernels, b: Tensor, a: Tensor, cut: Tensor, checked: bool)
         turned = reversed_factors(a) if a.dim() else a
         return _chunked(_BACKWARDS, b.flip(0), turned, reversed_factors(cut), checked).flip(0)
     if steps <= CHUNK:
-        return _run(_last, b, a, cut)[0]
+        return run(_last, b, a, cut)[0]
     summary, filled = kernels
-    alone, product, stopped = _run(summary, b, a, cut)
+    alone, product, stopped = run(summary, b, a, cut)
     if checked and not are_told_by_products(product):
         raise Unsafe
     first = _chunked(_BACKWARDS, alone, product, stopped, checked)
     if checked and not math.isfinite(float(first.sum())):
         raise Unsafe
-    return _run(filled, b, a, cut, first)[0]
+    return run(filled, b, a, cut, first)[0]
 
 
-def _run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
+def run(kernel: Kernel, *tensors: Tensor) -> Sequence[Tensor]:
     tensors = tuple(x.contiguous() for x in tensors)  # the flattened view of a strided tensor is strided
     b = tensors[0]
     key = (kernel, b.dtype, b.device, torch.get_num_threads(), *(x.shape for x in tensors))
@@ -103,7 +103,7 @@ def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
 
     The second is one number for all chunks if `a` is one.
     """
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    b, cut, factors = chunks(b, 0.0), chunks(cut, True), _factors(a)
     x = torch.zeros_like(b[:, 0])
     for t in reversed(range(CHUNK)):
         x = b[:, t] + _passed(factors[t], x, cut[:, t])
@@ -113,7 +113,7 @@ def _summary(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
 def _filled(b: Tensor, a: Tensor, cut: Tensor, first: Tensor) -> list[Tensor]:
     """Every step of a chunk, from the first values of all chunks."""
     steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    b, cut, factors = chunks(b, 0.0), chunks(cut, True), _factors(a)
     x, filled = pad(first[1:], (0, 1)), []
     for t in reversed(range(CHUNK)):
         x = b[:, t] + _passed(factors[t], x, cut[:, t])
@@ -123,7 +123,7 @@ def _filled(b: Tensor, a: Tensor, cut: Tensor, first: Tensor) -> list[Tensor]:
 
 def _summary_forwards(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
     """What a chunk passes on, in the same way from what is passed to it; the last chunk comes first."""
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    b, cut, factors = chunks(b, 0.0), chunks(cut, True), _factors(a)
     passed = torch.zeros_like(b[:, 0])
     for t in range(CHUNK):
         passed = _passed(factors[t], b[:, t] + passed, cut[:, t])
@@ -133,7 +133,7 @@ def _summary_forwards(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
 def _filled_forwards(b: Tensor, a: Tensor, cut: Tensor, passed: Tensor) -> list[Tensor]:
     """Every step of a chunk, from what all chunks pass on, the last chunk first."""
     steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0), _chunks(cut, True), _factors(a)
+    b, cut, factors = chunks(b, 0.0), chunks(cut, True), _factors(a)
     passed, filled = pad(passed[1:], (0, 1)).flip(0), []
     for t in range(CHUNK):
         filled.append(b[:, t] + passed)
@@ -144,7 +144,7 @@ def _filled_forwards(b: Tensor, a: Tensor, cut: Tensor, passed: Tensor) -> list[
 def _last(b: Tensor, a: Tensor, cut: Tensor) -> list[Tensor]:
     """Every step of one chunk that nothing follows."""
     steps = b.shape[0]
-    b, cut, factors = _chunks(b, 0.0)[0], _chunks(cut, True)[0], _factors(a)
+    b, cut, factors = chunks(b, 0.0)[0], chunks(cut, True)[0], _factors(a)
     filled = [torch.zeros_like(b[0])]
     for t in reversed(range(CHUNK)):
         filled.append(b[t] + _passed(factors[t].view(()), filled[-1], cut[t]))
@@ -172,10 +172,10 @@ def _product(factors: Sequence[Tensor], cut: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _factors(a: Tensor) -> Sequence[Tensor]:
-    return _chunks(a, 0.0).unbind(-1) if a.dim() else [a] * CHUNK
+    return chunks(a, 0.0).unbind(-1) if a.dim() else [a] * CHUNK
 
 
-def _chunks(x: Tensor, filling: float) -> Tensor:
+def chunks(x: Tensor, filling: float) -> Tensor:
     return pad(x, (0, -x.shape[0] % CHUNK), value=filling).view(-1, CHUNK)
 
 

@@ -242,7 +242,7 @@ def test_without_a_compiler_the_operators_solve_by_halves(monkeypatch: pytest.Mo
     def unsupported(*_: object) -> None:
         raise Unsupported
 
-    monkeypatch.setattr(compiled_scan, "_run", unsupported)
+    monkeypatch.setattr(compiled_scan, "run", unsupported)
     b, a, cut = random_problem(steps)
     terminated = torch.rand(cut.shape) < 0.1
     expected = linear_recurrence(b, a, cut=cut | terminated)

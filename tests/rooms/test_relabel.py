@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from comparison import close, gradients, not_above
 from hypothesis import given
@@ -11,6 +12,9 @@ from strategies import Trajectories, discounts, lengths, reals, tensors, traject
 from torch import Tensor
 
 from offline_losses import bellman_target, discounted_return, n_step_return, relabel_return
+from offline_losses._compile import stops as compiled_stops
+from offline_losses._compile.switches import Unsupported
+from offline_losses._core import stops
 
 NAN, INF = float("nan"), float("inf")
 
@@ -134,8 +138,9 @@ def test_infinite_rewards_and_values(data: st.DataObject) -> None:
         changed = value if number > 0 else reward
         changed[..., data.draw(st.integers(0, x.reward.shape[-1] - 1))] = number
         arrays = [y.numpy() for y in (reward, value, x.terminated, x.done)]
-        got = relabel_return(reward, value, x.terminated, x.done, discount=0.9)
-        close(got, ORACLES["relabel_return"](*arrays, discount=0.9))
+        for discount in (0.9, 0.01):
+            got = relabel_return(reward, value, x.terminated, x.done, discount=discount)
+            close(got, ORACLES["relabel_return"](*arrays, discount=discount))
 
 
 def test_the_gradient_is_that_of_what_was_chosen() -> None:
@@ -164,6 +169,48 @@ def test_a_long_sequence() -> None:
         reward.numpy(), 10 * value.numpy(), terminated.numpy(), done.numpy(), discount=0.99
     )
     assert (got - torch.from_numpy(wanted)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(60, 41), (3, 3000), (2, 40, 64), (1, 2049)], ids=str)
+def test_every_way_to_the_best_stop(shape: tuple[int, ...]) -> None:
+    """Many rows step by step, long ones in chunks, and under a transform by halves: the loop's numbers."""
+    generator = torch.Generator().manual_seed(0)
+    reward, value = (torch.randn(shape, generator=generator).double() for _ in range(2))
+    done = torch.rand(shape, generator=generator) < 0.05
+    terminated, value = done & (reward > 0), 5 * value
+    arrays = [x.numpy() for x in (reward, value, terminated, done)]
+    wanted = torch.from_numpy(ORACLES["relabel_return"](*arrays, discount=0.97))
+    close(relabel_return(reward, value, terminated, done, discount=0.97), wanted)
+    mapped = torch.func.vmap(lambda *x: relabel_return(*x, discount=0.97))
+    close(mapped(reward, value, terminated, done), wanted)
+
+
+@pytest.mark.parametrize("shape", [(1,), (16,), (17,), (5, 7), (3, 600), (40_001,), (0, 7)], ids=str)
+def test_the_operator_of_compiled_code(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    """Chunks of generated code, the steps in order and halves find the same; so does what is without a compiler."""
+    generator = torch.Generator().manual_seed(0)
+    b, stopped, a = (torch.rand(shape, generator=generator).double() for _ in range(3))
+    a = torch.where(torch.rand(shape, generator=generator) < 0.1, 0.0, a)
+    a[..., -1], b[..., -1] = 0.0, stopped[..., -1]
+    expected = stops.stop_in_order(b, a, 2 * stopped)
+    operator = torch.ops.offline_losses.best_stop
+    close(operator(b, a, 2 * stopped), expected)
+    close(stops._by_halves(b, a, 2 * stopped), expected)
+    torch.library.opcheck(operator.default, (b, a, stopped), test_utils=("test_schema", "test_faketensor"))
+
+    def unsupported(*_: object) -> None:
+        raise Unsupported
+
+    monkeypatch.setattr(compiled_stops, "run", unsupported)
+    close(operator(b, a, 2 * stopped), expected)
+
+
+def test_precisions_may_be_mixed() -> None:
+    """A value, or a discount, of double precision beside rewards of single precision."""
+    reward, end = torch.ones(3), torch.tensor([False, False, True])
+    value = torch.tensor([0.0, 9.0, 0.0]).double()
+    got = relabel_return(reward, value, end, end, discount=torch.tensor(0.5).double())
+    close(got, torch.tensor([1 + 0.5 + 0.25 * 9, 1 + 4.5, 1.0]).double())
 
 
 def test_derivatives_of_both_orders() -> None:
