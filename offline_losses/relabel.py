@@ -33,7 +33,7 @@ def relabel_return(
     before such a place profit from it too, which a maximum of return and value at each step alone would not do.
 
     Args:
-        reward: `[*batch, T]`, unscaled, or scaled as the values were: a shift of rewards is none of returns.
+        reward: `[*batch, T]`, unscaled, or scaled as the values were. A shift of each reward is no shift of a return.
         next_value: `[*batch, T]`, value of each step's next state; in units of return.
         terminated: bool `[*batch, T]`, True where the environment ended.
         done: bool `[*batch, T]`, True on the last step of an episode.

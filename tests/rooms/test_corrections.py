@@ -300,6 +300,33 @@ def test_larger_ratios_keep_more_of_a_gain(data: st.DataObject, lambda_: float) 
         not_above(less[name], below[name])
 
 
+@given(data=st.data(), lambda_=reals(0.0, 1.0))
+def test_log_ratios_have_the_slope_of_their_exponential(data: st.DataObject, lambda_: float) -> None:
+    """Below the bounds the first return moves with a log-ratio as with what it multiplies: nothing is detached."""
+    x = data.draw(trajectories())
+    shape, end = tuple(x.reward.shape), end_of(x)[..., 0]
+    log_ratio = data.draw(tensors(shape, -3.0, -0.1))
+    step, ends, knobs = (x.reward, x.value, x.next_value), (x.terminated, x.done), {"discount": 0.9, "lambda_": lambda_}
+
+    def slope(function: Estimator) -> Tensor:
+        return gradients(lambda ratio: function(*step, ratio, *ends, **knobs)[..., 0], log_ratio)[0]
+
+    def ahead(function: Estimator) -> Tensor:
+        """What the traces of the first step multiply."""
+        beyond = (function(*step, log_ratio, *ends, **knobs) - x.value).roll(-1, -1)[..., 0]
+        return torch.where(end, 0.0, 0.9 * lambda_ * beyond)
+
+    following = log_ratio.roll(-1, -1)[..., 0].exp()
+    for function in (retrace_return, tree_backup_return):
+        got = slope(function)
+        close(got[..., 0], 0.0)
+        close(got.roll(-1, -1)[..., 0], following * ahead(function), 1e-8)
+    delta = bellman_target(x.reward, x.next_value, x.terminated, discount=0.9) - x.value
+    own, plain = log_ratio[..., 0].exp(), delta[..., 0] + ahead(vtrace_return)
+    for function in (vtrace_return, vtrace_advantage):
+        close(slope(function)[..., 0], own * plain, 1e-8)
+
+
 def test_the_defaults() -> None:
     """Discount 0.99, lambda 1, bounds 1, and a ratio of one."""
     one, zero, no = torch.ones(2).double(), torch.zeros(2).double(), torch.zeros(2).bool()
