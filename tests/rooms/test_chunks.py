@@ -103,6 +103,16 @@ def test_nothing_behind_the_end_is_read(data: st.DataObject) -> None:
         close(slope, plain)
 
 
+@given(data=st.data())
+def test_linear_in_rewards_and_values(data: st.DataObject) -> None:
+    """The return is the sum of rewards and values times their slopes (Euler): none of them is detached."""
+    x = data.draw(trajectories())
+    value = data.draw(tensors(tuple(x.reward.shape[:-1])))
+    slopes = gradients(lambda r, v: chunk_return(r, v, x.terminated, x.done), x.reward, value)
+    result = chunk_return(x.reward, value, x.terminated, x.done)
+    close((slopes[0] * x.reward).sum() + (slopes[1] * value).sum(), result.sum(), 1e-8)
+
+
 def test_by_hand() -> None:
     """Rewards 1, 2, 4 at a discount of one half, and a value of 16: whole, truncated and terminated after two steps."""
     reward, no = torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3).bool()

@@ -327,6 +327,20 @@ def test_log_ratios_have_the_slope_of_their_exponential(data: st.DataObject, lam
         close(slope(function)[..., 0], own * plain, 1e-8)
 
 
+@given(data=st.data())
+def test_linear_in_rewards_and_values(data: st.DataObject) -> None:
+    """So that each is the sum of its rewards and values times their slopes (Euler): none of them is detached."""
+    x = data.draw(trajectories())
+    log_ratio = data.draw(log_ratios(tuple(x.reward.shape)))
+    for name, result in every_correction(x, log_ratio).items():
+
+        def of(*step: Tensor, name: str = name) -> Tensor:
+            return every_correction(Trajectories(*step, x.terminated, x.done), log_ratio)[name]
+
+        slopes = gradients(of, *x[:3])
+        close(sum((slope * part).sum() for slope, part in zip(slopes, x[:3], strict=True)), result.sum(), 1e-8)
+
+
 def test_the_defaults() -> None:
     """Discount 0.99, lambda 1, bounds 1, and a ratio of one."""
     one, zero, no = torch.ones(2).double(), torch.zeros(2).double(), torch.zeros(2).bool()

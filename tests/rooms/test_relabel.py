@@ -152,6 +152,13 @@ def test_the_gradient_is_that_of_what_was_chosen() -> None:
     assert slopes[1].tolist() == [0.0, 0.25, 0.0, 0.0]
 
 
+@given(x=trajectories())
+def test_it_is_the_sum_of_what_it_moves_with(x: Trajectories) -> None:
+    """Rewards and values times their slopes (Euler): neither is detached."""
+    slopes = gradients(lambda r, v: relabel_return(r, v, x.terminated, x.done, discount=0.9), x.reward, x.next_value)
+    close((slopes[0] * x.reward).sum() + (slopes[1] * x.next_value).sum(), relabelled(x).sum(), 1e-8)
+
+
 def test_it_is_undiscounted_by_default() -> None:
     """As returns-to-go are."""
     reward, no = torch.ones(3), torch.zeros(3).bool()
