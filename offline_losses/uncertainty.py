@@ -24,7 +24,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, summed, upcast
+from offline_losses._core.reduce import reduce, select, summed, times, upcast
 
 
 @public
@@ -193,8 +193,7 @@ def uncertainty_penalized_reward(
     else:
         x = x - x[:1].detach()
         squared = (x - x.mean(0)).square().mean(0).sum(-1)
-    squared = torch.where((squared == torch.inf) & (scalar(penalty_weight, squared) == 0), 0.0, squared)
-    return (upcast(reward) - penalty_weight * _root(squared)).to(summed(reward, model_output))
+    return (upcast(reward) - times(penalty_weight, _root(squared))).to(summed(reward, model_output))
 
 
 def _root(x: Tensor) -> Tensor:

@@ -217,6 +217,14 @@ def test_scatter_of_one_dimension_is_the_deviation_of_the_models_targets(q: Tens
     close(q.mean(0) - 2 * scatter, ensemble_lower_bound(q, penalty_weight=2.0))
 
 
+def test_an_infinite_uncertainty_of_weight_zero_takes_nothing() -> None:
+    """A model that has blown up costs nothing where nothing is asked for it, and everything elsewhere."""
+    reward, std = torch.ones(2).double(), torch.tensor([[[1.0], [torch.inf]]]).double()
+    close(uncertainty_penalized_reward(reward, std, penalty_weight=0.0), reward)
+    close(uncertainty_penalized_reward(reward, std, penalty_weight=torch.zeros(()).double()), reward)
+    close(uncertainty_penalized_reward(reward, std), torch.tensor([0.0, -torch.inf]).double())
+
+
 def test_the_defaults() -> None:
     """One deviation of these critics; the noisiest model, at weight one."""
     q = torch.tensor([[0.0], [4.0]], dtype=torch.float64)
