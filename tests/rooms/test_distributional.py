@@ -196,6 +196,18 @@ def in_bins(value: float, support: Tensor, sigma: float) -> Tensor:
 
 
 @given(data=st.data())
+def test_narrow_and_wide_bins_fit_together(data: st.DataObject) -> None:
+    """On one support, inside and on either side of where a tail is a ratio to the density, up to 30 σ outside."""
+    gaps = torch.tensor(data.draw(st.lists(st.sampled_from([1e-4, 0.5, 2.0]), min_size=4, max_size=8)))
+    support = torch.cat([torch.zeros(1), torch.tensor([1e-4, 1.0]), gaps]).double().cumsum(0)
+    width = (support[-1] / (len(support) - 1)).item()
+    outside = 0.75 * width * data.draw(tensors((5,), 0.0, 30.0))
+    value = torch.cat([-outside, support[-1] + outside, inside(data, support)])
+    wanted = torch.from_numpy(ORACLES["hl_gauss"](value.numpy(), support.numpy()))
+    torch.testing.assert_close(hl_gauss(value, support), wanted, rtol=1e-8, atol=1e-14)
+
+
+@given(data=st.data())
 def test_the_gradient_of_hl_gauss_points_home(data: st.DataObject) -> None:
     """A larger value has a larger mean, also a hundred σ outside, where the slope is small, finite and not zero."""
     support = torch.linspace(-1, 1, 21, dtype=torch.float64)
