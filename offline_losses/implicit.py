@@ -222,8 +222,8 @@ def binary_expectile_loss(
     $$\ell_e = \left| e - \mathbb 1[y < \sigma(x)] \right|
     \left( -y \log \sigma(x) - (1 - y) \log \sigma(-x) \right), \qquad x = \text{logits},\ y = \text{target}$$
 
-    Its gradient is $|e - \mathbb 1[y < \sigma(x)]|\,(\sigma(x) - y)$: over constants $\sigma(x)$ is the expectile of
-    the targets, as in `expectile_loss`. One half gives half the binary cross-entropy.
+    Its gradient $|e - \mathbb 1[y < \sigma(x)]|\,(\sigma(x) - y)$ vanishes over constants where $\sigma(x)$ is the
+    expectile of the targets, as in `expectile_loss`; the loss itself jumps where $\sigma(x)$ passes a target.
 
     Args:
         logits: `[*batch]`, or `[E, *batch]` with critics first; the value is their sigmoid.
