@@ -88,7 +88,8 @@ def train(
     if options.compile:
         update = compile_update(update)
     history: list[Row] = []
-    recent: list[dict[str, Tensor]] = []
+    losses: dict[str, Tensor] = {}  # summed since the last row: a list of small tensors would fragment the memory
+    summed = 0
     seconds = 0.0
     with nullcontext(report) if report else _bar(name, options.steps) as shown:
         for step in range(1, options.steps + 1):
@@ -96,14 +97,15 @@ def train(
             if prepare:
                 prepare(step)
             rows = torch.randint(len(data), (options.batch_size,), generator=generator, device=options.device)
-            recent.append({key: loss.detach() for key, loss in update(data[rows]).items()})
+            losses = {key: losses.get(key, 0.0) + loss.detach() for key, loss in update(data[rows]).items()}
+            summed += 1
             seconds += time.perf_counter() - started
             if step % every == 0 or step == options.steps:
-                row = {key: torch.stack([losses[key] for losses in recent]).mean().item() for key in recent[0]}
+                row = {key: loss.item() / summed for key, loss in losses.items()}
                 row |= {"step": step, "return": start_return(task.dataset, task.deployed(policy), curve_episodes, 0)[0]}
                 row |= {} if critics is None else {"q_data": _mean_q(task, critics)}
                 history.append(row)
-                recent = []
+                losses, summed = {}, 0
             shown(step, row)
 
     test = start_return(task.dataset, task.deployed(policy), options.episodes, TEST_SEED + options.seed)
