@@ -58,6 +58,10 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("sql", CARTPOLE, "--exponential", "critic_loss"),
         ("edac", PENDULUM, "", "critic_loss"),
         ("edac", PENDULUM, "--critics 3 --diversity 0", "critic_loss"),
+        ("hl_gauss", PENDULUM, "--lr 0.01", "critic_loss"),
+        ("hl_gauss", CARTPOLE, "--lr 0.01 --bins 21", "critic_loss"),
+        ("qr_cql", CARTPOLE, "", "gap"),
+        ("qr_cql", CARTPOLE, "--conservative 0 --quantiles 8", "critic_loss"),
         ("cql", PENDULUM, "", "gap"),
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
         ("td3_bc", PENDULUM, "", "critic_loss"),
@@ -91,6 +95,7 @@ def test_recipe_learns_and_writes_what_it_measured(
         ("sac", CARTPOLE, "discrete_cql.py"),
         ("edac", CARTPOLE, "discrete_cql.py"),
         ("discrete_cql", PENDULUM, "cql.py"),
+        ("qr_cql", PENDULUM, "cql.py"),
     ],
 )
 def test_the_other_kind_of_actions_is_refused(recipe: str, dataset: str, better: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from task import Task
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from offline_losses import gaussian_log_prob, tanh_gaussian_log_prob
 
@@ -73,6 +74,41 @@ class DiscreteCritics(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return torch.stack([of_action(network(observation), action) for network in self.networks])
+
+
+class CategoricalCritics(nn.Module):
+    """Twin distributions of Q(s, a) over K bins, logits `[2, *batch, K]`; one of finitely many actions goes in as 0, 1.
+
+    Heads of all bins for all actions would be the larger part of a small network.
+    """
+
+    def __init__(self, task: Task, hidden: int, bins: int) -> None:
+        super().__init__()
+        self.actions = task.action_size if task.discrete else None
+        inputs = task.observation_size + task.action_size
+        self.networks = nn.ModuleList(mlp(inputs, bins, hidden) for _ in range(2))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        action = action if self.actions is None else one_hot(action, self.actions).to(observation)
+        pair = torch.cat([observation, action], -1)
+        return torch.stack([network(pair) for network in self.networks])
+
+
+class QuantileNetwork(nn.Module):
+    """Quantiles of the return of a finite number of actions, and as Q their mean, `[*batch, actions]`."""
+
+    def __init__(self, observation_size: int, actions: int, hidden: int, quantiles: int) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            *mlp(observation_size, actions * quantiles, hidden), nn.Unflatten(-1, (actions, quantiles))
+        )
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.quantiles(observation).mean(-1)
+
+    def quantiles(self, observation: Tensor) -> Tensor:
+        """`[*batch, actions, quantiles]`."""
+        return self.network(observation)
 
 
 class DeterministicPolicy(nn.Module):
