@@ -46,7 +46,7 @@ def ensemble_min(q: Tensor) -> Tensor:
         Fujimoto, van Hoof and Meger, Addressing Function Approximation Error in Actor-Critic Methods (TD3),
         arXiv:1802.09477, equation 10. SAC, CQL and IQL take it over.
     """
-    check_critics("ensemble_min", 1, q=q)
+    check_critics("ensemble_min", q=q)
     return q.amin(0)
 
 
@@ -78,7 +78,7 @@ def ensemble_mean(q: Tensor) -> Tensor:
         Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning (REDQ), arXiv:2101.05982, algorithm 1 (policy
         step).
     """
-    check_critics("ensemble_mean", 1, q=q)
+    check_critics("ensemble_mean", q=q)
     return upcast(q).mean(0)
 
 
@@ -111,7 +111,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
         Fujimoto, Meger and Precup, Off-Policy Deep Reinforcement Learning without Exploration (BCQ), arXiv:1812.02900,
         equation 13.
     """
-    check_critics("ensemble_mix", 1, q=q)
+    check_critics("ensemble_mix", q=q)
     check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]")
     critics = upcast(q)
     return (lambda_ * critics.amin(0) + (1 - lambda_) * critics.amax(0)).to(q.dtype)
@@ -147,7 +147,7 @@ def ensemble_subset_min(q: Tensor, index: Tensor) -> Tensor:
         Chen, Wang, Zhou and Ross, Randomized Ensembled Double Q-Learning (REDQ), arXiv:2101.05982, algorithm 1 (the
         target).
     """
-    check_critics("ensemble_subset_min", 1, q=q)
+    check_critics("ensemble_subset_min", q=q)
     check_index("ensemble_subset_min", "index", index, "critic")
     return q.index_select(0, index).amin(0)
 

@@ -8,14 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import (
-    Reduction,
-    check_axis,
-    check_flags,
-    check_float,
-    check_prediction,
-    check_tail,
-)
+from offline_losses._core.checks import Reduction, check_flags, check_float, check_tail
+from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, select, upcast
 
@@ -67,7 +61,9 @@ def combo_penalty(
         [Lineage](../lineage/out_of_distribution.md#combo_penalty).
     """
     check_float("combo_penalty", q=q)
-    check_flags("combo_penalty", q.shape[q.ndim - getattr(rollout, "ndim", 0) :], rollout=rollout)
+    check_flags(
+        "combo_penalty", q.shape[-(getattr(rollout, "ndim", 0) or q.ndim) :] if q.ndim else q.shape, rollout=rollout
+    )
     check_tail("combo_penalty", q.shape, rollout.shape, mask, weight, reduction)
     x = select(mask, upcast(q))
     from_model = rollout.expand_as(x) if mask is None else mask & rollout.expand_as(x)
@@ -86,7 +82,7 @@ def mcq_loss(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Squared distance of the policy's action from the best action of the data: mildly conservative, never below it.
+    r"""Squared distance of an action's value from that of the best action of the data: conservative, but only mildly.
 
     $$\left( Q(s, a_\pi) - \max_i \bar Q(s, a_i) \right)^2, \qquad a_\pi \sim \pi(\cdot \mid s), \quad
     a_i \sim \beta(\cdot \mid s)$$
@@ -123,10 +119,19 @@ def mcq_loss(
         Lyu, Ma, Li and Lu, Mildly Conservative Q-Learning for Offline Reinforcement Learning, arXiv:2206.04745,
         section 4 (the practical algorithm).
     """
-    check_float("mcq_loss", prediction=prediction, target=target)
-    check_axis("mcq_loss", "target", target, "candidate")
+    _check_candidates("mcq_loss", prediction, target)
     best = upcast(target.detach()).amax(-1)
-    check_prediction("mcq_loss", prediction=prediction, target=best)
     check_tail("mcq_loss", prediction.shape, best.shape, mask, weight, reduction)
     u = torch.where(best == -torch.inf, 0.0, best - upcast(prediction))
     return reduce(select(mask, u).square(), mask, weight, reduction)
+
+
+def _check_candidates(function: str, prediction: Tensor, target: Tensor) -> None:
+    """Refuse a target that has no axis of candidates after the prediction's batch."""
+    check_float(function, prediction=prediction, target=target)
+    shape, rows = prediction.shape, target.shape[:-1]
+    critics = len(shape) - len(rows)
+    if not target.ndim or not target.shape[-1] or critics < 0 or shape[critics:] != rows or (critics and not rows):
+        expected = f"shape [{', '.join(map(str, [*shape, 'N']))}] of at least one candidate"
+        mend = "For one candidate each, target.unsqueeze(-1) does." if target.shape == shape else "Reshape it to match."
+        refuse(ValueError, function, "target", expected, describe(target), mend)

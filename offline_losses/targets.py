@@ -198,35 +198,6 @@ def double_q_target(
     return _bootstrap(reward, _alive(value, terminated), discount).to(promoted(reward, next_q_target))
 
 
-def _alive(
-    tensor: Tensor,  # [*batch] or [*batch, N]
-    terminated: Tensor,  # [*batch] or [*batch, 1]
-) -> Tensor:
-    """Zero, in value and gradient, behind a terminated step."""
-    return torch.where(terminated, 0.0, upcast(tensor))
-
-
-def _bootstrap(
-    reward: Tensor,  # [*batch]
-    value: Tensor,  # [*batch], 0 where terminated
-    discount: Knob,  # [] or [*batch]
-) -> Tensor:
-    return upcast(reward) + times(discount, value)
-
-
-def _check_step(function: str, reward: Tensor, terminated: Tensor, discount: Knob) -> None:
-    check_values(function, reward=reward)
-    check_flags(function, reward.shape, terminated=terminated)
-    check_knob(function, "discount", discount, 0.0, 1.0, "[]", reward.shape)
-
-
-def _check_actions(function: str, reward: Tensor, **next_q: Tensor) -> None:
-    check_values(function, reward=reward)
-    for argument, q in next_q.items():
-        check_axis(function, argument, q, "action")
-        check_rows(function, **{argument: q}, reward=reward)
-
-
 @public
 def candidate_max_value(q: Tensor, *, order: Literal["max_then_min", "min_then_max"] = "max_then_min") -> Tensor:
     r"""Value of the best candidate action under several critics: the maximum of Q, made smaller by their disagreement.
@@ -261,8 +232,36 @@ def candidate_max_value(q: Tensor, *, order: Literal["max_then_min", "min_then_m
         Tucker and Levine, CQL, arXiv:2006.04779, appendix F. Public code is split about the order: see
         [Lineage](../lineage/targets.md#candidate_max_value).
     """
-    check_critics("candidate_max_value", 1, q=q)
-    check_axis("candidate_max_value", "q", q[0], "candidate")
+    check_critics("candidate_max_value", last="candidate", q=q)
     check_option("candidate_max_value", "order", order, ("max_then_min", "min_then_max"))
     best = q.amax(-1).amin(0) if order == "max_then_min" else q.amin(0).amax(-1)
     return torch.where(best == -torch.inf, 0.0, best)
+
+
+def _alive(
+    tensor: Tensor,  # [*batch] or [*batch, N]
+    terminated: Tensor,  # [*batch] or [*batch, 1]
+) -> Tensor:
+    """Zero, in value and gradient, behind a terminated step."""
+    return torch.where(terminated, 0.0, upcast(tensor))
+
+
+def _bootstrap(
+    reward: Tensor,  # [*batch]
+    value: Tensor,  # [*batch], 0 where terminated
+    discount: Knob,  # [] or [*batch]
+) -> Tensor:
+    return upcast(reward) + times(discount, value)
+
+
+def _check_step(function: str, reward: Tensor, terminated: Tensor, discount: Knob) -> None:
+    check_values(function, reward=reward)
+    check_flags(function, reward.shape, terminated=terminated)
+    check_knob(function, "discount", discount, 0.0, 1.0, "[]", reward.shape)
+
+
+def _check_actions(function: str, reward: Tensor, **next_q: Tensor) -> None:
+    check_values(function, reward=reward)
+    for argument, q in next_q.items():
+        check_axis(function, argument, q, "action")
+        check_rows(function, **{argument: q}, reward=reward)

@@ -6,6 +6,7 @@ hold them together. All derivatives here are finite where all members agree; the
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from offline_losses._core.checks import (
     Knob,
     Reduction,
-    check_axis,
     check_count,
     check_critics,
     check_float,
@@ -38,7 +38,7 @@ def ensemble_lower_bound(q: Tensor, *, penalty_weight: Knob = 1.0, correction: i
     ten.
 
     Args:
-        q: `[E, *batch]`, critics first.
+        q: `[E, *batch]`, critics first; all finite, or all the same infinity (for an action that does not exist).
         penalty_weight: $\lambda$, at least 0; 0 is the mean.
         correction: $c$, what is subtracted from the number of critics: 0 for the deviation of these critics, 1 for that
             of the population they are drawn from. NumPy and JAX default to 0, `torch.std` to 1.
@@ -62,15 +62,12 @@ def ensemble_lower_bound(q: Tensor, *, penalty_weight: Knob = 1.0, correction: i
         An, Moon, Kim and Song, Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble,
         arXiv:2110.01548, section 3 (the expected minimum of N critics as mean less deviations).
     """
-    check_critics("ensemble_lower_bound", 1, q=q)
+    check_critics("ensemble_lower_bound", q=q)
     check_knob("ensemble_lower_bound", "penalty_weight", penalty_weight, 0.0, bounds="[)")
     check_count("ensemble_lower_bound", "correction", correction, 0, q.shape[0] - 1)
     critics = upcast(q)
-    mean = critics.mean(0)
-    # all derivatives of a deviation are the same after a shift, and those of equal critics are then exactly zero
-    shifted = torch.where(mean.abs() < torch.inf, critics - critics[:1].detach(), 0.0)
-    variance = (shifted - shifted.mean(0)).square().sum(0) / (len(q) - correction)
-    return (mean - penalty_weight * _root(variance)).to(summed(q))
+    std = _norm(_centered(critics), 0) / math.sqrt(len(q) - correction)
+    return (critics.mean(0) - times(penalty_weight, std)).to(summed(q))
 
 
 @public
@@ -116,13 +113,11 @@ def diversity_penalty(
         An, Moon, Kim and Song, Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble (EDAC),
         arXiv:2110.01548, section 4 and algorithm 1.
     """
-    check_critics("diversity_penalty", 2, action_gradient=action_gradient)
-    check_axis("diversity_penalty", "action_gradient", action_gradient[0], "dimension")
+    check_critics("diversity_penalty", least=2, last="dimension", action_gradient=action_gradient)
     batch = action_gradient.shape[1:-1]
     check_tail("diversity_penalty", batch, batch, mask, weight, reduction)
     slope = select(None if mask is None else mask.unsqueeze(-1), upcast(action_gradient))
-    size = slope.detach().abs().amax(-1, keepdim=True)
-    slope = slope / torch.where(size > 0, size, 1.0)  # no square under- or overflows, and a cosine knows no length
+    slope, _ = _scaled(slope, -1)  # a cosine knows no length
     length = _root(slope.square().sum(-1, keepdim=True))
     direction = torch.where(length > 0, slope / torch.where(length > 0, length, 1.0), 0.0)
     all_pairs, own_pairs = direction.sum(0).square().sum(-1), direction.square().sum((0, -1))
@@ -179,21 +174,41 @@ def uncertainty_penalized_reward(
     """
     name = "uncertainty_penalized_reward"
     check_option(name, "uncertainty", uncertainty, ("max_aleatoric", "max_pairwise_difference", "ensemble_std"))
-    check_critics(name, 2 if uncertainty == "max_pairwise_difference" else 1, model_output=model_output)
-    check_axis(name, "model_output", model_output[0], "dimension")
+    least = 2 if uncertainty == "max_pairwise_difference" else 1
+    check_critics(name, what="model", least=least, last="dimension", model_output=model_output)
     check_float(name, reward=reward)
     check_shape(name, "model_output without its first and last axis", model_output.shape[1:-1], reward=reward)
     check_knob(name, "penalty_weight", penalty_weight, 0.0, bounds="[)")
     x = upcast(model_output)
     if uncertainty == "max_aleatoric":
-        squared = x.square().sum(-1).amax(0)
+        u = _norm(x, -1).amax(0)
     elif uncertainty == "max_pairwise_difference":
         first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
-        squared = (x[first] - x[second]).square().sum(-1).amax(0)
+        u = _norm(x[first] - x[second], -1).amax(0)
     else:
-        x = x - x[:1].detach()
-        squared = (x - x.mean(0)).square().mean(0).sum(-1)
-    return (upcast(reward) - times(penalty_weight, _root(squared))).to(summed(reward, model_output))
+        u = _norm(_centered(x), (0, -1)) / math.sqrt(len(x))
+    return (upcast(reward) - times(penalty_weight, u)).to(summed(reward, model_output))
+
+
+def _centered(
+    x: Tensor,  # [E, *batch]
+) -> Tensor:
+    """Distance of each from the mean of all, which is exactly zero where all are equal, infinite ones too."""
+    first = x[:1].detach()  # a shift changes neither the distances nor their derivatives
+    shifted = torch.where((x == first) & (x.abs() == torch.inf), 0.0, x - first)
+    return shifted - shifted.mean(0)
+
+
+def _norm(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    x, size = _scaled(x, dim)
+    return _root(x.square().sum(dim)) * size.amax(dim)
+
+
+def _scaled(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Numbers over the largest along `dim`, a constant for the gradient, so that no square over- or underflows."""
+    size = x.detach().abs().amax(dim, keepdim=True)
+    size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
+    return x / size, size
 
 
 def _root(x: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def check_flags(function: str, shape: torch.Size, **flags: Tensor) -> None:
     """Refuse flags that are not bool tensors of the given shape."""
     for argument, flag in flags.items():
         if not isinstance(flag, Tensor) or flag.dtype != torch.bool:
-            mend = f"Convert it with {argument}.bool() (True means that it holds)."
+            made = f"{argument}.bool()" if isinstance(flag, Tensor) else f"torch.as_tensor({argument}).bool()"
+            mend = f"Convert it with {made} (True means that it holds)."
             refuse(TypeError, function, argument, "a bool tensor", describe(flag), mend)
         if flag.is_nested:
             refuse_nested(function, argument, flag)
@@ -132,13 +133,16 @@ def check_samples(function: str, prediction: Tensor, target: Tensor, quantile: T
         refuse_shape(function, "quantile", quantile, list(dict.fromkeys(shapes)))
 
 
-def check_critics(function: str, least: int, **tensors: Tensor) -> None:
-    """Refuse anything but floating-point tensors with a first axis of so many critics, or models."""
+def check_critics(function: str, *, what: str = "critic", least: int = 1, last: str = "", **tensors: Tensor) -> None:
+    """Refuse anything but floating-point tensors with a first axis of so many critics, and a last if it is named."""
     check_float(function, **tensors)
     for argument, tensor in tensors.items():
-        if tensor.ndim == 0 or tensor.shape[0] < least:
-            expected = f"a first axis of at least {'one critic' if least == 1 else f'{least} critics'}"
-            mend = "Stack the critics with torch.stack([q1, q2])."
+        if tensor.ndim < 1 + bool(last) or tensor.shape[0] < least or (last and tensor.shape[-1] == 0):
+            expected = f"a first axis of at least {'one' if least == 1 else least} {what}{'s' * (least > 1)}"
+            expected += f" and a last axis of at least one {last}" if last else ""
+            mend = f"Stack the {what}s with torch.stack([first, second])."
+            if last and tensor.ndim == 1:
+                mend += f" If each has one {last}, {argument}.unsqueeze(-1) adds the axis."
             refuse(ValueError, function, argument, expected, describe(tensor), mend)
 
 
@@ -153,7 +157,8 @@ def check_count(function: str, argument: str, value: int, low: int, high: float 
 def check_index(function: str, argument: str, index: Tensor, what: str) -> None:
     """Refuse anything but an int64 vector that is not empty."""
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
-        refuse(TypeError, function, argument, "an int64 tensor", describe(index), f"Number each {what} from 0.")
+        mend = f"Number each {what} from 0, torch.tensor([0, 1])."
+        refuse(TypeError, function, argument, "an int64 tensor", describe(index), mend)
     if index.ndim != 1 or len(index) == 0:
         refuse(ValueError, function, argument, f"shape [M] of at least one {what}", describe(index), "Give it one.")
 

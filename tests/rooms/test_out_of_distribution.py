@@ -117,5 +117,9 @@ def test_what_does_not_fit_is_refused() -> None:
     """Flags that are no flags of these samples, and a policy's value for each candidate."""
     with pytest.raises(ValueError, match=r"combo_penalty: rollout: expected shape \[3\]"):
         combo_penalty(torch.zeros(3), torch.zeros(4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"mcq_loss: target: expected shape \[3, 2\]"):
+    with pytest.raises(ValueError, match=r"combo_penalty: rollout: expected shape \[3\]"):
+        combo_penalty(torch.zeros(3), torch.tensor(True))
+    with pytest.raises(TypeError, match=r"Convert it with torch.as_tensor\(rollout\)"):
+        combo_penalty(torch.zeros(2), [True, False])
+    with pytest.raises(ValueError, match=r"mcq_loss: target: expected shape \[3, 2, N\] .* target.unsqueeze\(-1\)"):
         mcq_loss(torch.zeros(3, 2), torch.zeros(3, 2))

@@ -106,6 +106,16 @@ def test_agreeing_members_are_certain_and_their_slopes_finite(data: st.DataObjec
     assert all(each.isfinite().all() for each in derivatives(lambda x: uncertainty_penalized_reward(value, x), zero))
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e20])
+def test_no_square_leaves_the_range_of_floats(size: float) -> None:
+    """Spreads of float32 numbers whose squares are zero or infinite."""
+    q = torch.tensor([[1.0], [3.0]]) * size
+    close(ensemble_lower_bound(q) / size, torch.tensor([1.0]), 1e-6)
+    for meaning, u in zip(MEANINGS, (3.0, 2.0, 1.0), strict=True):
+        reward = uncertainty_penalized_reward(torch.zeros(1), q[..., None], uncertainty=meaning)
+        close(reward / size, torch.tensor([-u]), 1e-6)
+
+
 @pytest.mark.parametrize("low", [-torch.inf, torch.inf])
 def test_an_infinite_value_of_all_critics_is_their_bound(low: float) -> None:
     """A candidate that does not exist has minus infinity for every critic, and stays what it is, without NaN."""
@@ -236,9 +246,9 @@ def test_too_few_are_refused() -> None:
     """One critic has no other to differ from, nor a deviation with the correction; one model is not far from itself."""
     with pytest.raises(ValueError, match="diversity_penalty: action_gradient: expected a first axis of at least 2"):
         diversity_penalty(torch.zeros(1, 3, 2))
-    with pytest.raises(ValueError, match="diversity_penalty: action_gradient: expected a last axis of at least one"):
+    with pytest.raises(ValueError, match=r"action_gradient: expected .+ and a last axis of at least one dimension"):
         diversity_penalty(torch.zeros(2, 3, 0))
     with pytest.raises(ValueError, match="ensemble_lower_bound: correction: expected an int of at least 0 and at most"):
         ensemble_lower_bound(torch.zeros(1, 3), correction=1)
-    with pytest.raises(ValueError, match="model_output: expected a first axis of at least 2"):
+    with pytest.raises(ValueError, match="model_output: expected a first axis of at least 2 models"):
         uncertainty_penalized_reward(torch.zeros(3), torch.zeros(1, 3, 2), uncertainty="max_pairwise_difference")
