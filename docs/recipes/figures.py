@@ -20,8 +20,13 @@ COLORS = {
     "filtered BC": "#000000",
     "AWR": "#E69F00",
     "IQL": "#0072B2",
+    "XQL": "#332288",
+    "SQL": "#882255",
+    "HL-Gauss": "#56B4E9",
     "CQL": "#009E73",
+    "QR-CQL": "#44AA99",
     "TD3+BC": "#CC79A7",
+    "EDAC": "#999933",
     "SAC": "#D55E00",
     "DQN": "#D55E00",
 }
@@ -45,7 +50,7 @@ def draw_learning_curves(results: list[Result], folder: Path) -> Path:
                 axes.plot(steps, returns, color=COLORS[row["family"]], label=_label(row))
             axes.axhline(rows[0]["dataset_mean"], color="black", linewidth=0.8, linestyle=":", label="mean of the data")
             axes.set(xlabel="updates", ylabel="return")
-        handles = {line.get_label(): line for line in panels[0][0].get_lines()}
+        handles = {line.get_label(): line for axes, _ in panels for line in axes.get_lines()}
         return _finish(figure, folder / "learning_curves.png", list(handles.values()))
 
 
@@ -70,7 +75,7 @@ def draw_q_and_truth(results: list[Result], folder: Path) -> Path:
 def _panels(results: list[Result]) -> tuple[Figure, list[tuple[Axes, list[Result]]]]:
     """One panel for each dataset, side by side."""
     datasets = list(dict.fromkeys(row["dataset"] for row in results))
-    figure = plt.figure(figsize=(3.2 * len(datasets), 2.6), layout="constrained")
+    figure = plt.figure(figsize=(3.2 * len(datasets), 3.0), layout="constrained")
     panels = []
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         axes.set_title(dataset)
@@ -84,7 +89,7 @@ def _label(row: Result) -> str:
 
 def _finish(figure: Figure, path: Path, handles: list[Line2D]) -> Path:
     """One legend below all panels; saved."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
     figure.savefig(path, dpi=160)
     plt.close(figure)
     return path
