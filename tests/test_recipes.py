@@ -139,6 +139,21 @@ def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.Captu
 
 
 @needs_sepsis
+def test_seeds_are_summed_up_by_mean_and_standard_error(tmp_path: Path) -> None:
+    import seeds
+
+    few = ["--families", "QR-CQL", "--seeds", "0", "3", "--steps-scale", "0.001", "--jobs", "1"]
+    rows = seeds.main([*few, "--out", str(tmp_path / "seeds.json")])
+    assert json.loads((tmp_path / "seeds.json").read_text()) == rows
+    assert [(row["dataset"], row["family"]) for row in rows] == [(CARTPOLE, "QR-CQL"), (ICU, "QR-CQL")]
+    for row in rows:
+        first, second = row["returns"]
+        assert row["seeds"] == [0, 3]
+        assert row["mean"] == pytest.approx((first + second) / 2)
+        assert row["standard_error"] == pytest.approx(abs(first - second) / 2)
+
+
+@needs_sepsis
 def test_true_return_of_the_clinical_world_is_the_discounted_survival_of_its_patients() -> None:
     """The exact Q of the clinicians' table, averaged over the first step of sampled patients, is how many survive."""
     import numpy as np
