@@ -20,7 +20,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, summed, upcast
+from offline_losses._core.reduce import promoted, reduce, scalar, select, times, upcast, widest
 from offline_losses._core.support import divided, normal_mass
 
 
@@ -54,8 +54,8 @@ def two_hot(value: Tensor, support: Tensor) -> Tensor:
         Schrittwieser et al., MuZero, arXiv:1911.08265. See [Lineage](../lineage/distributional.md#two_hot).
     """
     check_support("two_hot", support, value=value)
-    at = upcast(value).unsqueeze(-1)
-    return divided(torch.ones_like(at), at, upcast(support)).to(promoted(value, support))
+    x, z = widest(value.unsqueeze(-1), support)
+    return divided(torch.ones_like(x), x, z).to(promoted(value, support))
 
 
 @public
@@ -92,8 +92,8 @@ def hl_gauss(value: Tensor, support: Tensor, *, sigma_to_bin_ratio: Knob = 0.75)
     """
     check_support("hl_gauss", support, value=value)
     check_knob("hl_gauss", "sigma_to_bin_ratio", sigma_to_bin_ratio, 0.0)
-    mass = normal_mass(upcast(value), upcast(support), sigma_to_bin_ratio)
-    return mass.to(promoted(value, support))
+    x, z = widest(value, support)
+    return normal_mass(x, z, sigma_to_bin_ratio).to(promoted(value, support))
 
 
 @public
@@ -129,8 +129,7 @@ def categorical_projection(probability: Tensor, atoms: Tensor, support: Tensor) 
     check_prediction("categorical_projection", probability=probability, atoms=atoms)
     check_axis("categorical_projection", "atoms", atoms, "atom")
     check_support("categorical_projection", support)
-    mass, at = upcast(probability), upcast(atoms).expand_as(probability)
-    return divided(mass, at, upcast(support)).to(summed(probability, atoms, support))
+    return divided(*widest(probability, atoms.expand_as(probability), support))
 
 
 @public
@@ -210,9 +209,10 @@ def categorical_value(logits: Tensor, support: Tensor) -> Tensor:
     """
     check_support("categorical_value", support, logits=logits)
     check_axis("categorical_value", "logits", logits, "atom", len(support))
-    part = upcast(logits).softmax(-1) * upcast(support)
+    x, z = widest(logits, support)
+    part = times(x.softmax(-1), z)
     part = part + part.flip(-1)  # where atoms are ±z and equally likely, they cancel to the last digit
-    return (part.sum(-1) / 2).to(summed(logits, support))
+    return part.sum(-1) / 2
 
 
 @public

@@ -27,6 +27,12 @@ def summed(*tensors: Tensor) -> torch.dtype:
     return torch.promote_types(promoted(*tensors), torch.float32)
 
 
+def widest(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All in the dtype in which a formula of them is computed: the widest, and at least float32."""
+    dtype = summed(*tensors)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
 def scalar(value: Knob, like: Tensor) -> Tensor:
     """A hyper-parameter as a tensor beside `like`, for operators that would bake a Python number into a graph."""
     if isinstance(value, Tensor):

@@ -15,6 +15,9 @@ FAR = 8.0
 FARTHEST = 1e12
 """Standard deviations beyond the support from which on all mass lies in the last bin, whatever its width."""
 
+SCALE = 8.0
+"""By how much units are enlarged, so that the range of a support, bins included, is a float wherever its atoms are."""
+
 
 def divided(
     mass: Tensor,  # [*batch, N]
@@ -25,6 +28,7 @@ def divided(
 
     It is added up where it belongs: over all pairs of a piece and an atom there would be N times as much to compute.
     """
+    at, support = at / SCALE, support / SCALE
     at = at.clamp(support[0], support[-1])
     lower = torch.bucketize(at.detach().contiguous(), support.detach()[1:-1].contiguous(), right=True)
     left = support[lower]
@@ -43,14 +47,16 @@ def normal_mass(
 
     All is relative to the density at the point of the range that is nearest to the value, in standard deviations: far
     outside no difference of tails is lost to an underflow. A bin too narrow for such a difference is its density times
-    its width, with the next term of the series.
+    its width, with the next term of the series. On a support without any width all bins have equal shares.
     """
+    value, support = value.unsqueeze(-1) / SCALE, support / SCALE
     half = support.diff() / 2
     half = torch.cat([half[:1], half, half[-1:]])
     edges = torch.cat([support[:1] - half[:1], support + half[1:]])
     lower, upper = edges[:-1], edges[1:]
     sigma = sigma_to_bin_ratio * (support[-1] - support[0]) / (len(support) - 1)
-    value = value.unsqueeze(-1)
+    flat = sigma == 0
+    sigma = torch.where(flat, 1.0, sigma)
     nearest = value.clamp(edges[0], edges[-1])
     outside = ((value - nearest).abs() / sigma).clamp(max=FARTHEST)
 
@@ -71,7 +77,7 @@ def normal_mass(
     curvature = ((middle + outside).square() - 1) / 24
     product = math.sqrt(2 / math.pi) * width * density(middle) * (1 + width.square() * curvature)
     narrow = width * (1 + middle + outside) < (1920 * torch.finfo(edge.dtype).eps) ** 0.2
-    mass = torch.where(narrow, product, difference)
+    mass = torch.where(flat, 1.0, torch.where(narrow, product, difference))
     return mass / mass.sum(-1, keepdim=True)
 
 

@@ -131,6 +131,62 @@ def test_equal_neighbors_share(histogram: Histogram) -> None:
         assert bool(slope.isfinite().all())
 
 
+@each_histogram
+def test_a_support_without_any_width(histogram: Histogram) -> None:
+    """A row sums to one, wherever the value is, forward and backward without NaN; bins of no width share equally."""
+    support, value = torch.ones(2), torch.tensor([0.0, 1.0, 2.0, math.inf, -math.inf])
+    p = histogram(value, support)
+    close(p.sum(-1), 1.0)
+    if histogram is hl_gauss:
+        close(p, 0.5)
+    for slope in gradients(lambda x, z: histogram(x, z).square(), value, support):
+        assert bool(slope.isfinite().all())
+
+
+@each_histogram
+def test_a_support_as_wide_as_the_floats(histogram: Histogram) -> None:
+    """Its range is no float, and the probabilities are those of smaller units."""
+    support = torch.tensor([-3.0, -1.5, 0.0, 1.5, 3.0])
+    value = torch.tensor([math.inf, -math.inf, 0.0, 1.0, -2.0, 3.4])
+    close(histogram(value * 1e38, support * 1e38), histogram(value, support), 1e-5)
+    close(histogram(value[2:4] * 1e38, support[::4] * 1e38), histogram(value[2:4], support[::4]), 1e-5)
+
+
+# The widest dtype.
+
+DTYPES = [torch.float16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("on", DTYPES, ids=str)
+@pytest.mark.parametrize("of", DTYPES, ids=str)
+def test_dtypes_that_differ_are_computed_in_the_widest(of: torch.dtype, on: torch.dtype) -> None:
+    """To all its digits, and what comes back is in it: float64 atoms and float32 values, and the reverse."""
+    support = torch.linspace(-1, 1, 5, dtype=torch.float64).exp().to(on)
+    x = torch.tensor([[-0.3, 0.7, 1.2, 5.0, 0.1]], dtype=torch.float64).to(of)
+    widest = torch.promote_types(of, on)
+    p = x.softmax(-1)
+    for name, mixed, plain, sums in (
+        ("two_hot", two_hot(x, support), two_hot(x.double(), support.double()), False),
+        ("hl_gauss", hl_gauss(x, support), hl_gauss(x.double(), support.double()), False),
+        ("value", categorical_value(x, support), categorical_value(x.double(), support.double()), True),
+        (
+            "projection",
+            categorical_projection(p, x.to(on), support),
+            categorical_projection(p.double(), x.to(on).double(), support.double()),
+            True,
+        ),
+        (
+            "atoms",
+            categorical_projection(p.to(on), x, support.to(of)),
+            categorical_projection(p.to(on).double(), x.double(), support.to(of).double()),
+            True,
+        ),
+    ):
+        assert mixed.dtype == (torch.promote_types(widest, torch.float32) if sums else widest), name
+        digits = 10 * torch.finfo(mixed.dtype).eps
+        torch.testing.assert_close(mixed.double(), plain, rtol=digits, atol=digits, msg=name)
+
+
 @given(data=st.data())
 def test_hl_gauss_keeps_the_mean_of_what_is_well_inside(data: st.DataObject) -> None:
     """On an even grid with σ of at least 0.75 bins the mean is the value, to a ten-thousandth of a bin."""
@@ -161,25 +217,22 @@ def test_a_small_sigma_leaves_the_bin_of_the_value(data: st.DataObject) -> None:
     assert entropy == sorted(entropy)
 
 
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["eager", "fused"])
 @pytest.mark.parametrize(("bins", "step"), [(11, 2.0), (81, 0.25), (641, 0.03125)])
 def test_hl_gauss_has_digits_in_the_tails_and_in_small_bins(
-    bins: int, step: float, monkeypatch: pytest.MonkeyPatch
+    bins: int, step: float, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each probability is right relative to itself, far outside too, for bins of a fiftieth of σ and of four σ."""
     monkeypatch.setattr(twin, "SMALL", 0)
-    fused = twin.fuse(hl_gauss)
+    function = twin.fuse(hl_gauss) if fused else hl_gauss
     value = torch.tensor([-3000.0, -70.0, -13.0, -10.5, -2.125, 0.0, 9.75, 10.5, 17.0], dtype=torch.float64)
     support = (torch.arange(bins) - bins // 2) * torch.tensor(step, dtype=torch.float64)
     for sigma in (0.5, 1.5):
         exact = torch.stack([in_bins(x, support, sigma) for x in value.tolist()])
         seen = exact > 1e-30
-        for function, dtype, digits in (
-            (hl_gauss, torch.float64, 1e-11),
-            (hl_gauss, torch.float32, 1e-4),
-            (fused, torch.float32, 1e-4),
-        ):
+        for dtype, digits in ((torch.float32, 1e-4), *([] if fused else [(torch.float64, 1e-11)])):
             p = function(value.to(dtype), support.to(dtype), sigma_to_bin_ratio=sigma / step).double()
-            assert ((p - exact).abs() / exact)[seen].max() < digits, (sigma, function, dtype)
+            assert ((p - exact).abs() / exact)[seen].max() < digits, (sigma, dtype)
             close(p[~seen], 0.0, 1e-29)
 
 
@@ -372,6 +425,15 @@ def test_values_come_back(data: st.DataObject) -> None:
     close(categorical_value(logits.flip(-1), -support.flip(-1)), -read)
     (slope,) = gradients(lambda x: categorical_value(x, support), logits)
     close(slope, logits.softmax(-1) * (support - read.unsqueeze(-1)))
+
+
+def test_an_impossible_atom_adds_nothing() -> None:
+    """Wherever it lies, at infinity too; one that is possible there decides."""
+    logits, support = torch.tensor([[0.0, -math.inf], [0.0, 0.0]]), torch.tensor([1.0, math.inf])
+    assert categorical_value(logits, support).tolist() == [1.0, math.inf]
+    by_logits, by_support = gradients(lambda x, z: categorical_value(x, z), logits[0], support)
+    assert by_logits.tolist() == [0.0, 0.0]
+    assert by_support.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("atoms", [254, 255])
