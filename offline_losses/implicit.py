@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from offline_losses._core.checks import Knob, Reduction, check_float, check_knob, check_prediction, check_tail
+from offline_losses._core.exponential import above_tangent, up_to
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, residual, scalar, select, times, upcast
+from offline_losses._core.reduce import reduce, residual, select, times, upcast
 
 
 @public
@@ -65,8 +66,8 @@ def gumbel_loss(
     check_prediction("gumbel_loss", prediction=prediction, target=target)
     check_tail("gumbel_loss", prediction.shape, target.shape, mask, weight, reduction)
     _check_exponent("gumbel_loss", temperature, max_exponent)
-    z, excess = _up_to(residual(prediction, target, mask) / temperature, max_exponent)
-    return reduce(_above_tangent(z) + (z.exp() - 1) * excess, mask, weight, reduction)
+    z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
+    return reduce(above_tangent(z) + (z.exp() - 1) * excess, mask, weight, reduction)
 
 
 @public
@@ -118,9 +119,9 @@ def exponential_value_loss(
     check_prediction("exponential_value_loss", prediction=prediction, target=target)
     check_tail("exponential_value_loss", prediction.shape, target.shape, mask, weight, reduction)
     _check_exponent("exponential_value_loss", temperature, max_exponent)
-    z, excess = _up_to(residual(prediction, target, mask) / temperature, max_exponent)
-    price = select(mask, upcast(prediction)) / temperature
-    return reduce(z.exp() * (1 + excess) + price, mask, weight, reduction)
+    z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
+    price = _price(prediction, temperature, mask, excess)
+    return reduce(z.exp() + (z.exp() - 1) * excess + price, mask, weight, reduction)
 
 
 @public
@@ -170,8 +171,7 @@ def sparse_value_loss(
     check_tail("sparse_value_loss", prediction.shape, target.shape, mask, weight, reduction)
     check_knob("sparse_value_loss", "temperature", temperature, 0.0)
     t = (1 + residual(prediction, target, mask) / (2 * temperature)).relu()
-    price = select(mask, upcast(prediction)) / temperature
-    return reduce(t.square() + price, mask, weight, reduction)
+    return reduce(t.square() + _price(prediction, temperature, mask), mask, weight, reduction)
 
 
 @public
@@ -265,16 +265,8 @@ def _check_exponent(function: str, temperature: Knob, max_exponent: Knob) -> Non
     check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]")  # float32 ends at e^88
 
 
-def _up_to(z: Tensor, max_exponent: Knob) -> tuple[Tensor, Tensor]:
-    """The exponent up to its bound, and by how much it lies beyond, where the exponential is a line."""
-    bound = scalar(max_exponent, z)
-    return torch.where(z > bound, bound, z), torch.where(z > bound, z - bound, 0.0)
-
-
-def _above_tangent(z: Tensor) -> Tensor:
-    """$e^z - z - 1$, near zero by its series: the difference has no digits there, and generated code no `expm1`."""
-    near = z.clamp(-0.25, 0.25)
-    series = torch.ones_like(z)
-    for n in range(13, 2, -1):
-        series = 1 + near / n * series
-    return torch.where(near == z, near.square() / 2 * series, z.exp() - z - 1)
+def _price(prediction: Tensor, temperature: Knob, mask: Tensor | None, excess: Tensor | float = 0.0) -> Tensor:
+    """What a high value costs, and what it lies below its bound; at a value of −∞ the other terms are larger: ∞."""
+    x = select(mask, upcast(prediction))
+    least = x == -torch.inf
+    return torch.where(least, torch.inf, torch.where(least, 0.0, x) / temperature + excess)

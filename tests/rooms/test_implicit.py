@@ -239,6 +239,21 @@ def test_infinite_targets_have_their_limits(loss: Loss) -> None:
     close(slope, torch.tensor([2 * (1 - math.exp(3.0)), 2.0], dtype=torch.float64))
 
 
+@each_temperature
+def test_infinite_predictions_have_their_limits(loss: Loss) -> None:
+    """Far too low costs ∞ in spite of the price, and pulls up as one very low does; too high costs ∞."""
+    prediction = torch.tensor([-math.inf, -1e30, math.inf], dtype=torch.float64)
+    target = torch.tensor([2.0, 2.0, -5.0], dtype=torch.float64)
+    values = loss(prediction, target, temperature=0.5, reduction="none")
+    assert values[::2].tolist() == [math.inf, math.inf]
+    assert loss(prediction[:1], torch.full((1,), math.inf).double()).item() == math.inf
+    slope, _ = gradients(lambda p, y: loss(p, y, temperature=0.5, reduction="sum"), prediction, target)
+    close(slope[2], 2.0)
+    close(slope[0], -math.inf if loss is sparse_value_loss else slope[1].item())
+    (by_temperature,) = gradients(lambda t: loss(prediction[:1], target[:1], temperature=t), torch.tensor(0.5).double())
+    assert by_temperature == -math.inf
+
+
 @each_exponential
 @pytest.mark.parametrize("max_exponent", [7.0, 50.0])
 def test_no_target_overflows(loss: Loss, max_exponent: float) -> None:
