@@ -107,7 +107,8 @@ def check_axis(function: str, argument: str, tensor: Tensor, what: str, size: in
     """Refuse a tensor without axes, or with an empty last one, or with one of another size."""
     if tensor.ndim == 0 or tensor.shape[-1] == 0 or (size is not None and tensor.shape[-1] != size):
         expected = f"a last axis of at least one {what}" if size is None else f"a last axis of {size} {what}s"
-        refuse(ValueError, function, argument, expected, describe(tensor), "Give it one.")
+        mend = "Give it one." if size is None else f"Give it one entry for each {what}."
+        refuse(ValueError, function, argument, expected, describe(tensor), mend)
 
 
 def check_support(function: str, support: Tensor, **others: Tensor) -> None:
@@ -125,7 +126,9 @@ def check_samples(function: str, prediction: Tensor, target: Tensor, quantile: T
     check_axis(function, "target", target, "sample")
     batch, size = target.shape[:-1], prediction.shape[-1]
     if not _leads(batch, prediction.shape[:-1]):
-        expected = f"shape {[*prediction.shape[:-1], 'M']} (the prediction's batch, up to critics)"
+        expected = (
+            f"shape [{', '.join([*map(str, prediction.shape[:-1]), 'M'])}] (the prediction's batch, up to critics)"
+        )
         mend = "Nothing is broadcast between samples: reshape it to match."
         refuse(ValueError, function, "target", expected, f"shape {list(target.shape)}", mend)
     shapes = [torch.Size([size]), torch.Size([*batch, size]), prediction.shape]

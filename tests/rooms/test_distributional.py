@@ -447,7 +447,9 @@ def test_a_fresh_critic_on_a_wide_symmetric_support_says_zero(atoms: int) -> Non
 def test_lengths_that_differ_are_refused() -> None:
     """Logits over other atoms, one atom, a support for each sample, samples of another batch."""
     support = torch.zeros(5)
-    with pytest.raises(ValueError, match="categorical_value: logits: expected a last axis of 5 atoms"):
+    with pytest.raises(
+        ValueError, match=r"logits: expected a last axis of 5 atoms, got .+\. Give it one entry for each atom\."
+    ):
         categorical_value(torch.zeros(4, 6), support)
     for wrong in (torch.zeros(()), torch.zeros(1), torch.zeros(4, 5)):
         with pytest.raises(ValueError, match=r"two_hot: support: expected shape \[K\] of at least two atoms"):
@@ -456,8 +458,10 @@ def test_lengths_that_differ_are_refused() -> None:
         categorical_projection(torch.zeros(2, 0), torch.zeros(2, 0), support)
     with pytest.raises(ValueError, match="categorical_loss: logits: expected a last axis of at least one class"):
         categorical_loss(torch.tensor(0.0), torch.tensor(0.0))
-    with pytest.raises(ValueError, match=r"quantile_huber_loss: target: expected shape \[2, 4, 'M'\]"):
+    with pytest.raises(ValueError, match=r"quantile_huber_loss: target: expected shape \[2, 4, M\]"):
         quantile_huber_loss(torch.zeros(2, 4, 3), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"quantile_huber_loss: target: expected shape \[M\]"):
+        quantile_huber_loss(torch.zeros(3), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="quantile_huber_loss: prediction: expected a last axis of at least one quant"):
         quantile_huber_loss(torch.zeros(2, 0), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="quantile_huber_loss: target: expected a last axis of at least one sample"):
