@@ -31,9 +31,10 @@ def gumbel_loss(
 
     $$\ell_T(u) = e^z - z - 1, \qquad z = \frac uT, \quad u = \text{target} - \text{prediction}$$
 
-    The minimizer over constants is $T \log \operatorname{mean} e^{\text{target}/T}$: the mean of the targets for a
-    large temperature, their maximum for a small one. Beyond `max_exponent` the exponential goes on as its tangent: the
-    gradient is at most $(e^{z_{\max}} - 1)/T$ and does not vanish. In extreme Q-learning $V(s)$ is fitted to $Q(s, a)$.
+    The minimizer over constants is $T \log \operatorname{mean} e^{\text{target}/T}$, as long as no residual there
+    exceeds `max_exponent` temperatures (else it is lower): the mean of the targets for a large temperature, their
+    maximum for a small one. Beyond `max_exponent` the exponential goes on as its tangent: the gradient is at most
+    $(e^{z_{\max}} - 1)/T$ and does not vanish. In extreme Q-learning $V(s)$ is fitted to $Q(s, a)$.
 
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
@@ -85,8 +86,9 @@ def exponential_value_loss(
 
     $$\ell_T = e^z + \frac{\text{prediction}}T, \qquad z = \frac uT, \quad u = \text{target} - \text{prediction}$$
 
-    It is `gumbel_loss` plus $1 + \text{target}/T$, which no prediction changes. At the minimizer over constants the
-    weights of the policy, `awr_weights` of $u$ at the same temperature, have mean one.
+    It is `gumbel_loss` plus $1 + \text{target}/T$, which no prediction changes: the same minimizer over constants, as
+    long as no residual there exceeds `max_exponent` temperatures. Then the weights of the policy, `awr_weights` of $u$
+    at the same temperature and without a clip, have mean one there.
 
     Args:
         prediction: `[*batch]`, or `[E, *batch]` with critics first.
@@ -227,7 +229,7 @@ def binary_expectile_loss(
 
     Args:
         logits: `[*batch]`, or `[E, *batch]` with critics first; the value is their sigmoid.
-        target: `[*batch]`, or the shape of the logits; in [0, 1], where nothing looks at it: clip it if necessary.
+        target: `[*batch]`, or the shape of the logits; in [0, 1], which is not checked: clip it if necessary.
         expectile: the weight of targets above the value, in (0, 1); also a tensor of the logits' last axis or shape.
         mask: bool, shape of target or logits; True where the element exists.
         weight: importance, shape of target or logits; multiplies and never enters the denominator.

@@ -1,8 +1,9 @@
 """Extreme Q-learning: IQL whose value is a soft maximum, by Gumbel regression.
 
 Garg, Hejna, Geist and Ermon, arXiv:2301.02328. V(s) is fitted to Q(s, a) over the data's actions with a loss whose
-minimizer is T log mean exp(Q / T): between their mean, at a high temperature, and the best of them, at a low one. The
-policy imitates with the weights exp((Q - V) / T) of the same temperature: it is the policy that this V is the value of.
+minimizer is T log mean exp(Q / T), as long as no residual there exceeds max_exponent temperatures: between their mean,
+at a high temperature, and the best of them, at a low one. The policy imitates with the weights exp((Q - V) / T) of the
+same temperature: it is the policy that this V is the value of.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ UNBOUNDED = 50.0
 
 
 def slope_at(loss: Loss, constant: float | Tensor, sample: Tensor, **knobs: float) -> Tensor:
-    """The derivative of the mean loss by one prediction for the whole sample."""
+    """The derivative of the mean loss with respect to one prediction for the whole sample."""
     at = torch.as_tensor(constant, dtype=torch.float64)
     (slope,) = gradients(lambda c: loss(c.expand_as(sample), sample, **knobs), at)
     return slope
@@ -135,6 +135,46 @@ def test_the_minimizer_is_the_soft_maximum(loss: Loss, data: st.DataObject) -> N
     close(slope_at(loss, best, sample, **knobs) * temperature, 0.0, 1e-8)
     for step in (-0.1, 0.1):
         assert step * slope_at(loss, best + step, sample, **knobs) > 0
+
+
+@each_exponential
+def test_beyond_the_bound_the_minimizer_is_below_the_soft_maximum(loss: Loss) -> None:
+    """One target among many that is so far above that its exponent is bounded pulls no more than at the bound.
+
+    Whatever the bound, the weights, each at most e^bound, have mean one.
+    """
+    sample, temperature = torch.zeros(1000, dtype=torch.float64), 0.01
+    sample[0] = 1.0
+    soft = temperature * ((sample / temperature).logsumexp(0) - math.log(1000)).item()
+    assert soft == pytest.approx(0.9309, abs=1e-4)
+    for bound in (5.0, 6.9, 6.92, 7.5):
+        found = least(loss, sample, temperature=temperature, max_exponent=bound)
+        weights = awr_weights(sample - found, temperature=temperature, max_weight=math.exp(bound))
+        close(weights.mean(), 1.0, 1e-8)
+        if (1 - soft) / temperature < bound:
+            assert found == pytest.approx(soft, abs=1e-9)
+        else:
+            alone = -temperature * math.log((1000 - math.exp(bound)) / 999)  # 999 weights at zero make up the mean
+            assert found == pytest.approx(alone, abs=1e-9)
+            assert found < soft - 0.5 * (bound < 6)
+    assert least(exponential_value_loss, sample, temperature=temperature) == pytest.approx(0.0016, abs=1e-4)
+    assert least(gumbel_loss, sample, temperature=temperature) == pytest.approx(soft, abs=1e-9)
+
+
+@each_temperature
+@given(data=st.data())
+def test_what_is_fitted_is_the_regularized_value(loss: Loss, data: st.DataObject) -> None:
+    """The return under the weights less T times w log w; for χ², less T times w(w − 1) and T times their variance."""
+    sample, temperature = data.draw(distinct((6,))), data.draw(temperatures)
+    sparse = loss is sparse_value_loss
+    best = least(loss, sample, temperature=temperature, **({} if sparse else {"max_exponent": UNBOUNDED}))
+    if sparse:
+        w = sparse_weights(sample - best, temperature=temperature)
+        value = (w * sample - temperature * w * (w - 1)).mean() - temperature * w.var(correction=0)
+    else:
+        w = awr_weights(sample - best, temperature=temperature, max_weight=math.inf)
+        value = (w * sample + temperature * torch.special.entr(w)).mean()
+    close(value, best, 1e-6)
 
 
 @given(data=st.data())
