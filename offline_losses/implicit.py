@@ -122,8 +122,7 @@ def exponential_value_loss(
     check_tail("exponential_value_loss", prediction.shape, target.shape, mask, weight, reduction)
     _check_exponent("exponential_value_loss", temperature, max_exponent)
     z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
-    price = _price(prediction, temperature, mask, excess)
-    return reduce(z.exp() + (z.exp() - 1) * excess + price, mask, weight, reduction)
+    return reduce(z.exp() * (1 + excess) + _price(prediction, temperature, mask), mask, weight, reduction)
 
 
 @public
@@ -267,8 +266,7 @@ def _check_exponent(function: str, temperature: Knob, max_exponent: Knob) -> Non
     check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]")  # float32 ends at e^88
 
 
-def _price(prediction: Tensor, temperature: Knob, mask: Tensor | None, excess: Tensor | float = 0.0) -> Tensor:
-    """What a high value costs, and what it lies below its bound; at a value of −∞ the other terms are larger: ∞."""
-    x = select(mask, upcast(prediction))
-    least = x == -torch.inf
-    return torch.where(least, torch.inf, torch.where(least, 0.0, x) / temperature + excess)
+def _price(prediction: Tensor, temperature: Knob, mask: Tensor | None) -> Tensor:
+    """The prediction over T; a float at −∞, where the other term of the loss is ∞ and outweighs it."""
+    price = select(mask, upcast(prediction)) / temperature
+    return price.clamp(min=torch.finfo(price.dtype).min)
