@@ -12,8 +12,8 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, check_float, check_rows, check_sequence
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
-from offline_losses._core.reduce import summed, upcast
-from offline_losses.recurrence import discounted_recurrence
+from offline_losses._core.reduce import summed, times, upcast
+from offline_losses.recurrence import discounted_recurrence, done_or_zero
 
 
 @public
@@ -64,5 +64,5 @@ def chunk_return(
     end = sequence_end(done)
     exists = end.cumsum(-1) - end.long() == 0
     bootstrap = torch.where(end & exists & ~terminated, upcast(next_value).unsqueeze(-1), 0.0)
-    b = torch.where(exists, upcast(reward), 0.0) + discount * bootstrap
-    return discounted_recurrence(b, discount, done)[..., 0].to(summed(reward, next_value))
+    b = torch.where(exists, upcast(reward), 0.0) + times(discount, bootstrap)
+    return discounted_recurrence(b, discount, done_or_zero(done, discount))[..., 0].to(summed(reward, next_value))

@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, upcast
-from offline_losses.recurrence import discounted_recurrence
+from offline_losses._core.reduce import scalar, summed, times, upcast
+from offline_losses.recurrence import discounted_recurrence, done_or_zero, td_error
 
 
 @public
@@ -47,7 +47,8 @@ def trace_return(
         next_value: `[*batch, T]`, value of each step's next state.
         terminated: bool `[*batch, T]`, True where the environment ended.
         done: bool `[*batch, T]`, True on the last step of an episode.
-        trace: $c$, not negative, or a tensor `[*batch, T]`. One number is the λ of `lambda_return`.
+        trace: $c$, not negative, or a tensor `[*batch, T]`. One number is the λ of
+            `generalized_advantage`, and of `lambda_return` if `next_value[t]` is `value[t + 1]` inside of episodes.
         ratio: $\rho$, not negative, or a tensor `[*batch, T]`: what a step's own error is multiplied by.
         discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
 
@@ -76,7 +77,7 @@ def trace_return(
     check_knob("trace_return", "trace", trace, 0.0, math.inf, "[)", reward.shape)
     check_knob("trace_return", "ratio", ratio, 0.0, math.inf, "[)", reward.shape)
     delta = td_error(reward, value, next_value, terminated, discount)
-    following = discounted_recurrence(ratio * delta, discount * trace, done)
+    following = discounted_recurrence(times(ratio, delta), discount * trace, done_or_zero(done, discount, trace))
     return (upcast(value) + following).to(summed(reward, value, next_value))
 
 
@@ -135,8 +136,8 @@ def retrace_return(
     check_sequence("retrace_return", discount, values, terminated=terminated, done=done)
     check_knob("retrace_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
     delta = td_error(reward, q_data, next_value, terminated, discount)
-    trace = lambda_ * pad(bounded_ratio(log_ratio, 1.0)[..., 1:], (0, 1))
-    following = discounted_recurrence(delta, discount * trace, done)
+    trace = bounded_ratio(next_in_episode(log_ratio, done), 1.0)
+    following = summed_errors(delta, trace, done, discount, lambda_)
     return (upcast(q_data) + following).to(summed(*values.values()))
 
 
@@ -195,20 +196,30 @@ def tree_backup_return(
     check_sequence("tree_backup_return", discount, values, terminated=terminated, done=done)
     check_knob("tree_backup_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
     delta = td_error(reward, q_data, next_value, terminated, discount)
-    trace = lambda_ * pad(upcast(log_prob).exp()[..., 1:], (0, 1))
-    following = discounted_recurrence(delta, discount * trace, done)
+    trace = next_in_episode(log_prob, done).exp()
+    following = summed_errors(delta, trace, done, discount, lambda_)
     return (upcast(q_data) + following).to(summed(*values.values()))
 
 
-def td_error(
-    reward: Tensor,  # [*batch, T], as the others
-    value: Tensor,
-    next_value: Tensor,
-    terminated: Tensor,
+def summed_errors(
+    error: Tensor,  # [*batch, T]
+    trace: Tensor,  # [*batch, T], the exponential of a logarithm
+    done: Tensor,  # [*batch, T]
     discount: Knob,
+    lambda_: Knob,
 ) -> Tensor:
-    """How much better one step turned out than its value."""
-    return upcast(reward) + discount * torch.where(terminated, 0.0, upcast(next_value)) - upcast(value)
+    """Every error from each step on, multiplied by the discounts, lambdas and traces on the way to it."""
+    # Where an exponential is zero its slope is too, so that a cut takes nothing away.
+    cut = done_or_zero(done, discount, lambda_) | (trace == 0)
+    return discounted_recurrence(error, discount * (lambda_ * trace), cut)
+
+
+def next_in_episode(
+    x: Tensor,  # [*batch, T]
+    done: Tensor,  # [*batch, T]
+) -> Tensor:
+    """The number of the next step; zero where an episode ends, whatever the next one begins with."""
+    return torch.where(done, 0.0, pad(upcast(x)[..., 1:], (0, 1)))
 
 
 def bounded_ratio(log_ratio: Tensor, bound: Knob) -> Tensor:

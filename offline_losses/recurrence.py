@@ -6,12 +6,13 @@ errors and $\gamma\lambda$ the generalized advantage. `_core/scan.py` solves it.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from offline_losses._core.checks import Knob, check_axis, check_flags, check_values, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed
+from offline_losses._core.reduce import scalar, summed, times, upcast
 from offline_losses._core.scan import solve
 from offline_losses._core.tracing import is_nonzero, is_tracing
 
@@ -75,6 +76,17 @@ def done_or_zero(
         if not is_nonzero(factor) and not (isinstance(factor, Tensor) and _is_differentiated(factor)):
             done = done | (factor == 0)
     return done
+
+
+def td_error(
+    reward: Tensor,  # [*batch, T], as the others
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    discount: Knob,
+) -> Tensor:
+    """How much better one step turned out than its value."""
+    return upcast(reward) + times(discount, torch.where(terminated, 0.0, upcast(next_value))) - upcast(value)
 
 
 def _is_differentiated(x: Tensor) -> bool:

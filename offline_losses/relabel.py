@@ -15,9 +15,9 @@ from torch.nn.functional import pad
 from offline_losses._core.checks import Knob, check_sequence
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, upcast
+from offline_losses._core.reduce import scalar, summed, times, upcast
 from offline_losses._core.stops import best_stop
-from offline_losses.recurrence import discounted_recurrence
+from offline_losses.recurrence import discounted_recurrence, done_or_zero
 
 
 @public
@@ -65,17 +65,22 @@ def relabel_return(
     )
     r, end = upcast(reward), sequence_end(done)
     factor, bootstrap = scalar(discount, r), torch.where(terminated, 0.0, upcast(next_value))
-    stop = end | (bootstrap > _following(r, bootstrap, factor, end))
-    b, a = r + factor * torch.where(stop, bootstrap, 0.0), torch.where(stop, 0.0, factor)
+    stop = end | (bootstrap == math.inf) | (bootstrap > _following(r, bootstrap, factor, end))
+    b, a = r + times(discount, torch.where(stop, bootstrap, 0.0)), torch.where(stop, 0.0, factor)
     # A factor of zero ends a sum as a cut does, and faster where there are many; but not a sum that is infinite.
-    cut = end | (stop & (b.abs() == math.inf).any(-1, keepdim=True))
+    cut = done_or_zero(end, discount) | (stop & (b.abs() > _largest(b)).any(-1, keepdim=True))
     return discounted_recurrence(b, a, cut).to(summed(reward, next_value))
 
 
 def _following(reward: Tensor, next_value: Tensor, discount: Tensor, end: Tensor) -> Tensor:
     """The relabelled return of the next step; infinite numbers are large ones, whose product with zero is zero."""
-    largest = math.sqrt(torch.finfo(reward.dtype).max)
-    r, v = (x.detach().nan_to_num(0.0, largest, -largest) for x in (reward, next_value))
+    largest = _largest(reward)
+    r, v = (x.detach().nan_to_num(0.0).clamp(-largest, largest) for x in (reward, next_value))
     stopped = r + discount * v
     best = best_stop(torch.where(end, stopped, r), torch.where(end, 0.0, discount), stopped)
     return pad(best[..., 1:], (0, 1))
+
+
+def _largest(x: Tensor) -> float:
+    """A number that may be added up along any axis without becoming infinite."""
+    return torch.finfo(x.dtype).max * 2.0**-40

@@ -18,7 +18,7 @@ from offline_losses._core.episodes import sequence_end
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed, times, upcast
-from offline_losses.recurrence import discounted_recurrence, done_or_zero
+from offline_losses.recurrence import discounted_recurrence, done_or_zero, td_error
 
 
 @public
@@ -235,6 +235,6 @@ def generalized_advantage(
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)
     check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
-    delta = upcast(reward) + times(discount, torch.where(terminated, 0.0, upcast(next_value))) - upcast(value)
+    delta = td_error(reward, value, next_value, terminated, discount)
     advantage = discounted_recurrence(delta, discount * lambda_, done_or_zero(done, discount, lambda_))
     return advantage.to(summed(reward, value, next_value))

@@ -1,7 +1,7 @@
 r"""State values and policy gradients from the data of a policy close by: V-trace.
 
 A step's error counts as much as its bounded ratio $\rho_t = \min(\bar\rho, e^{\ell_t})$, and what follows the step as
-much as its trace $c_t = \lambda \min(\bar c, e^{\ell_t})$, with $\ell_t = \log \pi(a_t \mid s_t) - \log \mu(a_t \mid
+much as its trace $c_t = \lambda \min(\bar c, \rho_t)$, with $\ell_t = \log \pi(a_t \mid s_t) - \log \mu(a_t \mid
 s_t)$. It is `trace_return` with these two.
 """
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_knob, check_sequence
-from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
-from offline_losses._core.reduce import summed, upcast
-from offline_losses.corrections import bounded_ratio, td_error
-from offline_losses.recurrence import discounted_recurrence
+from offline_losses._core.reduce import scalar, summed, times, upcast
+from offline_losses.corrections import bounded_ratio, next_in_episode, summed_errors
+from offline_losses.recurrence import td_error
 
 
 @public
@@ -39,7 +37,8 @@ def vtrace_return(
     G_t = V_t + \rho_t \delta_t \text{ at a cut}, \qquad
     \delta_t = r_t + \gamma V'_t - V_t, \qquad V'_t = 0 \text{ where terminated}$$
 
-    On the policy's own data it is `lambda_return`. The bound $\bar\rho$ decides what is estimated: the values of the
+    On the policy's own data, with bounds of at least one, it is `lambda_return` wherever `next_value[t]` equals
+    `value[t + 1]` inside of an episode. The bound $\bar\rho$ decides what is estimated: the values of the
     policy proportional to $\min(\bar\rho\, \mu, \pi)$, which is $\pi$ itself only if $\bar\rho$ is above every ratio.
     The bound $\bar c$ decides how far one error is felt, and how noisy the sum is.
 
@@ -54,7 +53,7 @@ def vtrace_return(
         discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
         lambda_: $\lambda$ in [0, 1], or a tensor `[*batch, T]`; it multiplies the bounded ratio.
         max_ratio: $\bar\rho$, positive; infinity for no bound.
-        max_trace: $\bar c$, positive and no more than $\bar\rho$; infinity for no bound.
+        max_trace: $\bar c$, positive; infinity for no bound. Above $\bar\rho$ it bounds nothing more.
 
     Returns:
         `[*batch, T]`, float32 or wider.
@@ -68,9 +67,9 @@ def vtrace_return(
 
     Examples:
         >>> import torch
-        >>> end, value, log_ratio = torch.tensor([False, True]), torch.zeros(2), torch.tensor([0.5, 2.0]).log()
-        >>> vtrace_return(torch.ones(2), value, value, log_ratio, end, end, discount=1.0)
-        tensor([1., 1.])
+        >>> end, value, log_ratio = torch.tensor([False, True]), torch.ones(2), torch.tensor([0.5, 2.0]).log()
+        >>> vtrace_return(torch.full((2,), 3.0), value, value, log_ratio, end, end, discount=1.0)
+        tensor([3.5000, 3.0000])
 
     Reference:
         Espeholt et al., IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures,
@@ -81,9 +80,8 @@ def vtrace_return(
     check_sequence("vtrace_return", discount, values, terminated=terminated, done=done)
     _check_knobs("vtrace_return", lambda_, max_ratio, max_trace, reward.shape)
     delta = td_error(reward, value, next_value, terminated, discount)
-    trace = lambda_ * bounded_ratio(log_ratio, max_trace)
-    following = discounted_recurrence(bounded_ratio(log_ratio, max_ratio) * delta, discount * trace, done)
-    return (upcast(value) + following).to(summed(*values.values()))
+    _, above = _corrected(delta, log_ratio, done, discount, lambda_, max_ratio, max_trace)
+    return (upcast(value) + above).to(summed(*values.values()))
 
 
 @public
@@ -105,8 +103,9 @@ def vtrace_advantage(
     $$A_t = \rho_t \left[ \delta_t + \gamma \lambda \left( G_{t+1} - V_{t+1} \right) \right], \qquad
     A_t = \rho_t \delta_t \text{ at a cut}$$
 
-    with $G$ and the errors $\delta$ of `vtrace_return`. On the policy's own data it is `generalized_advantage`. As a
-    weight it makes the policy gradient: `nll_loss(log_prob, weight=vtrace_advantage(...))`.
+    with $G$ and the errors $\delta$ of `vtrace_return`. On the policy's own data, with bounds of at least one, it is
+    `generalized_advantage`. As a weight it makes the policy gradient:
+    `nll_loss(log_prob, weight=vtrace_advantage(...))`.
 
     Args:
         reward: `[*batch, T]`.
@@ -119,7 +118,7 @@ def vtrace_advantage(
         discount: $\gamma$ in [0, 1], or a tensor `[*batch, T]` of one for each step (steps of differing duration).
         lambda_: $\lambda$ in [0, 1], or a tensor `[*batch, T]`.
         max_ratio: $\bar\rho$, positive; infinity for no bound.
-        max_trace: $\bar c$, positive and no more than $\bar\rho$; infinity for no bound.
+        max_trace: $\bar c$, positive; infinity for no bound. Above $\bar\rho$ it bounds nothing more.
 
     Returns:
         `[*batch, T]`, float32 or wider; not normalized.
@@ -133,9 +132,9 @@ def vtrace_advantage(
 
     Examples:
         >>> import torch
-        >>> end, value, log_ratio = torch.tensor([False, True]), torch.zeros(2), torch.tensor([0.5, 2.0]).log()
-        >>> vtrace_advantage(torch.ones(2), value, value, log_ratio, end, end, discount=1.0)
-        tensor([1., 1.])
+        >>> end, value, log_ratio = torch.tensor([False, True]), torch.ones(2), torch.tensor([0.5, 2.0]).log()
+        >>> vtrace_advantage(torch.full((2,), 3.0), value, value, log_ratio, end, end, discount=1.0)
+        tensor([2.5000, 2.0000])
 
     Reference:
         Espeholt et al., IMPALA, arXiv:1802.01561, section 4.2: $\rho_t (r_t + \gamma G_{t+1} - V_t)$, which this is at
@@ -144,11 +143,25 @@ def vtrace_advantage(
     values = {"reward": reward, "value": value, "next_value": next_value, "log_ratio": log_ratio}
     check_sequence("vtrace_advantage", discount, values, terminated=terminated, done=done)
     _check_knobs("vtrace_advantage", lambda_, max_ratio, max_trace, reward.shape)
-    delta, ratio = td_error(reward, value, next_value, terminated, discount), bounded_ratio(log_ratio, max_ratio)
-    trace = lambda_ * bounded_ratio(log_ratio, max_trace)
-    following = discounted_recurrence(ratio * delta, discount * trace, done)
-    following = torch.where(sequence_end(done), 0.0, pad(following[..., 1:], (0, 1)))
-    return (ratio * (delta + discount * lambda_ * following)).to(summed(*values.values()))
+    delta = td_error(reward, value, next_value, terminated, discount)
+    ratio, above = _corrected(delta, log_ratio, done, discount, lambda_, max_ratio, max_trace)
+    following = times(discount, times(lambda_, next_in_episode(above, done)))
+    return times(ratio, delta + following).to(summed(*values.values()))
+
+
+def _corrected(
+    delta: Tensor,
+    log_ratio: Tensor,
+    done: Tensor,
+    discount: Knob,
+    lambda_: Knob,
+    max_ratio: Knob,
+    max_trace: Knob,
+) -> tuple[Tensor, Tensor]:
+    """The ratio of each step's own error, and what the errors from there on add to its value."""
+    ratio = bounded_ratio(log_ratio, max_ratio)
+    trace = bounded_ratio(log_ratio, torch.minimum(scalar(max_trace, delta), scalar(max_ratio, delta)))
+    return ratio, summed_errors(times(ratio, delta), trace, done, discount, lambda_)
 
 
 def _check_knobs(function: str, lambda_: Knob, max_ratio: Knob, max_trace: Knob, shape: torch.Size) -> None:

@@ -526,9 +526,9 @@ def vtrace_return(
     max_ratio: float = 1.0,
     max_trace: float = 1.0,
 ) -> Array:
-    """Espeholt et al. 2018 (1802.01561), eq. 1 and remark 2: rho = min(bound, pi/mu), c = lambda min(bound, pi/mu)."""
+    """Espeholt et al. 2018 (1802.01561), eq. 1 and remark 2: rho = min(bound, pi/mu), c = lambda min(bound, rho)."""
     ratio = np.vectorize(_ratio, otypes=[float])(_real(log_ratio), max_ratio)
-    trace = _real(lambda_) * np.vectorize(_ratio, otypes=[float])(_real(log_ratio), max_trace)
+    trace = _real(lambda_) * np.minimum(max_trace, ratio)
     return _traced(reward, value, next_value, terminated, done, discount, trace, ratio)
 
 

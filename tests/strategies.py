@@ -6,6 +6,7 @@ environment variable HYPOTHESIS_PROFILE chooses; importing this module registers
 
 from __future__ import annotations
 
+import math
 import os
 from typing import NamedTuple
 
@@ -147,3 +148,18 @@ def trajectories(draw: DrawFn, max_steps: int = 12, max_dims: int = 2) -> Trajec
         terminated=done & draw(masks(shape)),
         done=done,
     )
+
+
+@st.composite
+def log_ratios(draw: st.DrawFn, shape: tuple[int, ...]) -> Tensor:
+    """Logarithms of ratios, those of zero and infinity among them."""
+    finite = draw(tensors(shape, -3.0, 3.0))
+    kind = draw(tensors(shape, 0.0, 1.0))
+    return torch.where(kind < 0.15, -math.inf, torch.where(kind > 0.85, math.inf, finite))
+
+
+def end_of(x: Trajectories) -> Tensor:
+    """Where a sequence ends, the last step of the axis included."""
+    end = x.done.clone()
+    end[..., -1] = True
+    return end

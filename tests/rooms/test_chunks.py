@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from offline_losses import bellman_target, chunk_return, discounted_return, n_step_return
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 
 def windows(x: Tensor, steps: int, value: float = 0.0) -> Tensor:
@@ -121,6 +121,19 @@ def test_by_hand() -> None:
     assert chunk_return(reward, value, no, second, discount=0.5) == 1 + 1 + 4
     assert chunk_return(reward, value, second, second, discount=0.5) == 1 + 1
     assert chunk_return(torch.zeros(1), value, no[:1], no[:1]) == torch.tensor(0.99) * 16
+
+
+def test_what_a_discount_of_zero_multiplies_may_be_infinite() -> None:
+    """Then the chunk is its first reward, as a number, as a tensor and for each step; a zero later on is felt there."""
+    reward, no = torch.tensor([1.0, INF, 2.0]), torch.zeros(3).bool()
+    for zero in (0.0, torch.tensor(0.0), torch.zeros(3)):
+        for value in (INF, -INF):
+            assert chunk_return(reward, torch.tensor(value), no, no, discount=zero) == 1
+    last = torch.tensor([0.5, 0.5, 0.0])
+    assert chunk_return(torch.ones(3), torch.tensor(INF), no, no, discount=last) == 1.75
+    slopes = gradients(lambda r, v: chunk_return(r, v, no, no, discount=0.0), reward, torch.tensor(INF))
+    assert slopes[0].tolist() == [1.0, 0.0, 0.0]
+    assert slopes[1] == 0
 
 
 def test_derivatives_of_both_orders() -> None:

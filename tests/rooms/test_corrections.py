@@ -13,7 +13,7 @@ from comparison import close, gradients, not_above
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
-from strategies import Trajectories, discounts, lengths, reals, tensors, trajectories
+from strategies import Trajectories, discounts, end_of, lengths, log_ratios, reals, tensors, trajectories
 from torch import Tensor
 
 from offline_losses import (
@@ -33,14 +33,6 @@ NAN, INF = float("nan"), float("inf")
 Estimator = Callable[..., Tensor]
 
 
-@st.composite
-def log_ratios(draw: st.DrawFn, shape: tuple[int, ...]) -> Tensor:
-    """Logarithms of ratios, those of zero and infinity among them."""
-    finite = draw(tensors(shape, -3.0, 3.0))
-    kind = draw(tensors(shape, 0.0, 1.0))
-    return torch.where(kind < 0.15, -INF, torch.where(kind > 0.85, INF, finite))
-
-
 def every_correction(
     x: Trajectories, log_ratio: Tensor, discount: float | Tensor = 0.9, lambda_: float | Tensor = 0.8
 ) -> dict[str, Tensor]:
@@ -55,13 +47,6 @@ def every_correction(
         "vtrace": vtrace_return(*step, log_ratio, *ends, **knobs, **bounds),
         "advantage": vtrace_advantage(*step, log_ratio, *ends, **knobs, **bounds),
     }
-
-
-def end_of(x: Trajectories) -> Tensor:
-    """Where a sequence ends, the last step of the axis included."""
-    end = x.done.clone()
-    end[..., -1] = True
-    return end
 
 
 @given(data=st.data(), discount=discounts, lambda_=reals(0.0, 1.0), bounds=st.tuples(reals(0.1, 4.0), reals(0.1, 4.0)))
@@ -192,7 +177,7 @@ def test_actions_that_the_behavior_never_takes(data: st.DataObject, bounds: tupl
         log_ratio = torch.full_like(x.reward, large)
         close(
             vtrace_return(*step, log_ratio, *ends, discount=0.9, lambda_=0.8, **limits),
-            trace_return(*step, *ends, trace=0.8 * bounds[1], ratio=bounds[0], discount=0.9),
+            trace_return(*step, *ends, trace=0.8 * min(bounds), ratio=bounds[0], discount=0.9),
             1e-8,
         )
         own = torch.zeros_like(x.reward)
@@ -210,24 +195,57 @@ def test_infinite_ratios_have_finite_derivatives(data: st.DataObject) -> None:
         close(torch.where(log_ratio.isinf() | (log_ratio > math.log(2.0)), slope, 0.0), 0.0)
 
 
-def test_a_ratio_too_large_for_the_float_is_bounded_before() -> None:
-    """In float32 the ratio e^100 is infinite; times an error of zero it would be NaN."""
-    log_ratio, zero, end = torch.tensor([100.0, 100.0]), torch.zeros(2), torch.tensor([False, True])
-    leaf = log_ratio.requires_grad_()
-    got = vtrace_return(zero, zero, zero, leaf, end, end, max_ratio=5.0) + vtrace_advantage(
-        zero, zero, zero, leaf, end, end, max_ratio=5.0
-    )
-    assert torch.equal(got, zero)
-    (slope,) = torch.autograd.grad(got.sum(), leaf)
-    assert torch.equal(slope, zero)
+@pytest.mark.parametrize("kind", ["number", "tensor", "steps"])
+def test_what_a_factor_of_zero_multiplies_may_be_infinite(kind: str) -> None:
+    """At lambda = 0 no later error counts, and at a discount of zero nothing but the rewards."""
+    number = {
+        "number": float,
+        "tensor": lambda x: torch.tensor(x, dtype=torch.float64),
+        "steps": lambda x: torch.full((5,), x, dtype=torch.float64),
+    }[kind]
+    none, one = number(0.0), number(1.0)
+    reward, zero = torch.tensor([1.0, 1.0, INF, 1.0, 1.0]).double(), torch.zeros(5).double()
+    value, end = torch.tensor([0.0, INF, 0.0, 0.0, INF]).double(), torch.arange(5) == 4
+    no, functions = torch.zeros_like(end), (retrace_return, tree_backup_return, vtrace_return, vtrace_advantage)
+    found = {
+        "trace": lambda r, v: trace_return(r, zero, zero, no, end, trace=none),
+        "trace, discount": lambda r, v: trace_return(r, zero, v, no, end, trace=one, discount=none),
+    }
+    for function in functions:
+        found[function.__name__] = lambda r, v, f=function: f(r, zero, zero, zero, no, end, lambda_=none)
+        found[f"{function.__name__}, discount"] = lambda r, v, f=function: f(r, zero, v, zero, no, end, discount=none)
+    got = trace_return(reward, zero, value, no, end, trace=one, ratio=none)
+    assert got.tolist() == zero.tolist()
+    for of in found.values():
+        assert of(reward, value).tolist() == reward.tolist()
+        for slope in gradients(of, reward, value):
+            assert bool(slope.isfinite().all())
 
 
-def test_no_bound_is_infinity() -> None:
-    """Then the ratios themselves: importance sampling for each decision."""
-    reward, zero, end = torch.tensor([1.0, 2.0]).double(), torch.zeros(2).double(), torch.tensor([False, True])
-    log_ratio = torch.tensor([3.0, 5.0]).double().log()
-    got = vtrace_return(reward, zero, zero, log_ratio, end, end, discount=0.5, max_ratio=INF, max_trace=INF)
-    close(got, torch.tensor([3 * 1 + 0.5 * 3 * 5 * 2, 10.0]).double())
+@pytest.mark.parametrize("function", [retrace_return, tree_backup_return])
+def test_what_follows_an_action_that_is_never_taken_may_be_infinite(function: Estimator) -> None:
+    """A trace of zero ends the sum, be what follows infinite or too large for its float, in the gradient too."""
+    zero, end = torch.zeros(4), torch.arange(4) == 3
+    log_ratio = torch.tensor([0.0, 0.0, -INF, 0.0])
+    of = lambda r, ratio: function(r, zero, zero, ratio, end, end, discount=1.0)  # noqa: E731
+    for large in (INF, 3e38):
+        reward = torch.tensor([1.0, 1.0, large, large])
+        assert of(reward, log_ratio).tolist() == [2.0, 1.0, INF, large]
+        slopes = gradients(lambda r, ratio: of(r, ratio)[:2], reward, log_ratio)
+        assert slopes[0].tolist() == [1.0, 2.0, 0.0, 0.0]
+        assert slopes[1][2] == 0
+
+
+@pytest.mark.parametrize("function", [retrace_return, tree_backup_return])
+def test_a_number_that_is_not_read_has_no_gradient(function: Estimator) -> None:
+    """The first log-ratio of each episode may be NaN: the gradient is zero there and the others' as they are."""
+    reward, zero = torch.ones(5).double(), torch.zeros(5).double()
+    done = torch.tensor([False, True, False, True, False])
+    unknown = torch.tensor([NAN, -1.0, NAN, -0.5, NAN]).double()
+    of = lambda ratio: function(reward, zero, zero, ratio, done, done)  # noqa: E731
+    close(of(unknown), of(unknown.nan_to_num(0.0)))
+    (slope,) = gradients(of, unknown)
+    close(slope, torch.where(unknown.isnan(), 0.0, 0.99 * unknown.exp()))
 
 
 # Settings of one kernel.
@@ -256,22 +274,6 @@ def test_all_are_settings_of_the_trace_return(data: st.DataObject, discount: flo
         trace_return(*step, *ends, trace=lambda_ * log_prob.exp().roll(-1, -1), **knobs),
         1e-8,
     )
-
-
-@given(data=st.data(), discount=discounts)
-def test_the_advantage_is_the_ratio_times_one_step_to_the_corrected_value(data: st.DataObject, discount: float) -> None:
-    """rho (r + gamma v_{t+1} - V), as in the paper, where V' is V_{t+1}; the bounds are the return's."""
-    x = data.draw(trajectories())
-    log_ratio = data.draw(log_ratios(tuple(x.reward.shape)))
-    bounds = {"max_ratio": data.draw(reals(0.5, 4.0)), "max_trace": data.draw(reals(0.1, 2.0))}
-    arguments = (x.reward, x.value, x.next_value, log_ratio, x.terminated, x.done)
-    v = vtrace_return(*arguments, discount=discount, **bounds)
-    following = torch.where(end_of(x), torch.where(x.terminated, 0.0, x.next_value), v.roll(-1, -1))
-    ratio = log_ratio.exp().clamp(max=bounds["max_ratio"])
-    wanted = ratio * (x.reward + discount * torch.where(x.terminated, 0.0, following) - x.value)
-    sure = ~x.terminated | end_of(x)
-    got = vtrace_advantage(*arguments, discount=discount, **bounds)
-    close(torch.where(sure, got, 0.0), torch.where(sure, wanted, 0.0), 1e-8)
 
 
 @given(data=st.data())

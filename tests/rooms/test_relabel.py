@@ -143,6 +143,38 @@ def test_infinite_rewards_and_values(data: st.DataObject) -> None:
             close(got, ORACLES["relabel_return"](*arrays, discount=discount))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_infinity_is_above_all_large_numbers(dtype: torch.dtype) -> None:
+    """An infinite reward behind a large promise is waited for, and an infinite promise before it is taken."""
+    no = torch.zeros(2).bool()
+    for large in (1.0, 1e10, 1e25):
+        for reward, value, wanted in (
+            ([0.0, INF], [large, 0.0], [INF, INF]),
+            ([0.0, large], [INF, 0.0], [INF, large]),
+            ([0.0, -INF], [-large, 0.0], [-large, -INF]),
+            ([0.0, -large], [-INF, 0.0], [-large, -large]),
+        ):
+            got = relabel_return(torch.tensor(reward, dtype=dtype), torch.tensor(value, dtype=dtype), no, no)
+            close(got, torch.tensor(wanted, dtype=dtype))
+
+
+def test_what_follows_a_promise_may_be_too_large_for_its_float() -> None:
+    """Losses whose sum is no number are left behind."""
+    no = torch.zeros(3).bool()
+    reward, value = torch.tensor([1.0, -3e38, -3e38]), torch.tensor([5.0, -INF, 0.0])
+    assert relabel_return(reward, value, no, no).tolist() == [6.0, -INF, reward[2].item()]
+
+
+def test_what_a_discount_of_zero_multiplies_may_be_infinite() -> None:
+    """Then each return is its reward: as a number, as a tensor and for each step."""
+    reward, no = torch.tensor([1.0, INF, 2.0]), torch.zeros(3).bool()
+    for zero in (0.0, torch.tensor(0.0), torch.zeros(3)):
+        for value in (torch.zeros(3), torch.tensor([0.0, INF, -INF]), torch.full((3,), INF)):
+            assert relabel_return(reward, value, no, no, discount=zero).tolist() == reward.tolist()
+            for slope in gradients(lambda r, v, g=zero: relabel_return(r, v, no, no, discount=g), reward, value):
+                assert bool(slope.isfinite().all())
+
+
 def test_the_gradient_is_that_of_what_was_chosen() -> None:
     """Up to the promise that was taken: one for each reward, the discount's power for the value, zero behind it."""
     reward, end = torch.ones(4).double(), torch.arange(4) == 3
