@@ -7,7 +7,7 @@ row with some of its optional arguments present, and with or without critics on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -212,7 +212,7 @@ _VTRACE = {
     "discount": _UNIT,
     "lambda_": _UNIT,
     "max_ratio": _BOUND,
-    "max_trace": _BOUND,
+    "max_trace": replace(_BOUND, value=2.0),  # at the bound of the ratio it has a kink
 }
 _ACTED = {
     "reward": Values("T"),
