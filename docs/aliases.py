@@ -24,7 +24,7 @@ ALIASES = {
     "ensemble_lower_bound": ["LCB", "SAC-N", "lower confidence bound"],
     "ensemble_mix": ["BCQ"],
     "ensemble_subset_min": ["REDQ"],
-    "expectile_loss": ["IQL", "asymmetric L2", "expectile regression"],
+    "expectile_loss": ["IQL", "implicit Q-learning", "asymmetric L2", "expectile regression"],
     "exponential_value_loss": ["EQL", "exponential Q-learning"],
     "gaussian_log_prob": ["normal distribution"],
     "generalized_advantage": ["GAE"],

@@ -237,7 +237,7 @@ def quantile_huber_loss(
     Args:
         prediction: `[*batch, N]`, or `[E, *batch, N]` with critics first.
         target: `[*batch, M]`, samples, or quantiles of the target.
-        quantile: levels τ, `[N]`, `[*batch, N]` or the prediction's shape, in (0, 1); if None, $(i - ½)/N$.
+        quantile: levels τ, `[N]`, `[*batch, N]` or the prediction's shape, in (0, 1); if None, $(i - \tfrac12)/N$.
         delta: where the square becomes a line, in units of the target; positive.
         divide_by_delta: whether to divide by δ, as IQN does and QR-DQN does not.
         mask: bool, shape of target or prediction without the last axis; True where the element exists.

@@ -58,7 +58,7 @@ def gumbel_loss(
     Examples:
         >>> import torch
         >>> gumbel_loss(torch.zeros(3), torch.tensor([1.0, -1.0, 1000.0]), reduction="none")
-        tensor([7.1828e-01, 3.6788e-01, 1.0880e+06])
+        tensor([7.1828e-01, 3.6788e-01, 1.0891e+06])
 
     Reference:
         Garg, Hejna, Geist and Ermon, Extreme Q-Learning: MaxEnt RL without Entropy (XQL), arXiv:2301.02328. Others
