@@ -36,7 +36,7 @@ def categorical_projection(axes: Axes) -> str:
     axes.bar(SUPPORT, ol.categorical_projection(p, atoms, SUPPORT), 0.7, label="projected")
     axes.set(xlabel="atom", ylabel="probability", ylim=(0, 0.62), yticks=(0, 0.25, 0.5), xticks=(-3, -1, 1, 3))
     axes.legend(loc="upper left")
-    return "shifted and shrunken atoms moved back onto the support"
+    return "shifted and shrunk atoms moved back onto the support"
 
 
 def categorical_loss(axes: Axes) -> str:
