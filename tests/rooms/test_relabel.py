@@ -232,16 +232,17 @@ def test_the_operator_of_compiled_code(monkeypatch: pytest.MonkeyPatch, shape: t
     a = torch.where(torch.rand(shape, generator=generator) < 0.1, 0.0, a)
     a[..., -1], b[..., -1] = 0.0, stopped[..., -1]
     expected = stops.stop_in_order(b, a, 2 * stopped)
-    operator = torch.ops.offline_losses.best_stop
-    close(operator(b, a, 2 * stopped), expected)
+    best_stop = torch.ops.offline_losses.best_stop
+    close(best_stop(b, a, 2 * stopped), expected)
     close(stops._by_halves(b, a, 2 * stopped), expected)
-    torch.library.opcheck(operator.default, (b, a, stopped), test_utils=("test_schema", "test_faketensor"))
+    checks = "test_schema", "test_faketensor"
+    torch.library.opcheck(best_stop, (b, a, stopped), test_utils=checks)
 
     def unsupported(*_: object) -> None:
         raise Unsupported
 
     monkeypatch.setattr(compiled_stops, "run", unsupported)
-    close(operator(b, a, 2 * stopped), expected)
+    close(best_stop(b, a, 2 * stopped), expected)
 
 
 def test_precisions_may_be_mixed() -> None:
