@@ -25,6 +25,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, select, summed, times, upcast
+from offline_losses._core.root import root
 
 
 @public
@@ -118,7 +119,7 @@ def diversity_penalty(
     check_tail("diversity_penalty", batch, batch, mask, weight, reduction)
     slope = select(None if mask is None else mask.unsqueeze(-1), upcast(action_gradient))
     slope, _ = _scaled(slope, -1)  # a cosine knows no length
-    length = _root(slope.square().sum(-1, keepdim=True))
+    length = root(slope.square().sum(-1, keepdim=True))
     direction = torch.where(length > 0, slope / torch.where(length > 0, length, 1.0), 0.0)
     all_pairs, own_pairs = direction.sum(0).square().sum(-1), direction.square().sum((0, -1))
     return reduce((all_pairs - own_pairs) / (len(slope) - 1), mask, weight, reduction)
@@ -201,7 +202,7 @@ def _centered(
 
 def _norm(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     x, size = _scaled(x, dim)
-    return _root(x.square().sum(dim)) * size.amax(dim)
+    return root(x.square().sum(dim)) * size.amax(dim)
 
 
 def _scaled(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -209,9 +210,3 @@ def _scaled(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
     size = x.detach().abs().amax(dim, keepdim=True)
     size = torch.where((size > 0) & (size < torch.inf), size, 1.0)
     return x / size, size
-
-
-def _root(x: Tensor) -> Tensor:
-    """The square root; at zero, where its slope is infinite, without a gradient."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)

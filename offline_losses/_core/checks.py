@@ -87,6 +87,16 @@ def check_rows(function: str, **tensors: Tensor) -> None:
             refuse_beside(function, argument, tensor, first, like, like.shape[:-1], what, _are_rows)
 
 
+def check_actions(function: str, numbers: Mapping[str, Tensor] | None = None, **actions: Tensor) -> None:
+    """Refuse anything but tensors `[*batch, A]` of one shape, and numbers `[*batch]`, one for each of their rows."""
+    check_values(function, **actions)
+    first, like = next(iter(actions.items()))
+    check_axis(function, first, like, "dimension")
+    for argument, number in (numbers or {}).items():
+        check_float(function, **{argument: number})
+        check_rows(function, **{first: like, argument: number})
+
+
 def _are_rows(shape: torch.Size, wide: torch.Size) -> bool:
     return shape == wide[:-1]
 

@@ -63,6 +63,11 @@ def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
     return tensor if mask is None else torch.where(mask, tensor, 0.0)
 
 
+def select_rows(mask: Tensor | None, tensor: Tensor) -> Tensor:
+    """The same for tensors `[*batch, A]` with one axis more than the mask."""
+    return tensor if mask is None else torch.where(mask.unsqueeze(-1), tensor, 0.0)
+
+
 def residual(
     prediction: Tensor,  # [*batch] or [E, *batch]
     target: Tensor,  # [*batch]
