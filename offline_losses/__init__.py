@@ -11,6 +11,7 @@ from offline_losses.conservative import (
 )
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
+from offline_losses.diffusion import diffusion_loss, diffusion_point, diffusion_prediction
 from offline_losses.distributional import (
     categorical_loss,
     categorical_projection,
@@ -30,6 +31,8 @@ from offline_losses.filters import (
     return_filter,
     reward_scale,
 )
+from offline_losses.flow import distillation_loss, flow_matching_loss, flow_point
+from offline_losses.guidance import guided_field, path_kl_penalty, q_score_penalty
 from offline_losses.implicit import (
     binary_expectile_loss,
     exponential_value_loss,
@@ -57,6 +60,7 @@ from offline_losses.targets import (
 )
 from offline_losses.uncertainty import diversity_penalty, ensemble_lower_bound, uncertainty_penalized_reward
 from offline_losses.update import compile_update
+from offline_losses.value_flow import floq_loss, value_flow_loss
 from offline_losses.vtrace import vtrace_advantage, vtrace_return
 from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
 
@@ -81,7 +85,11 @@ __all__ = [
     "cql_logsumexp_penalty",
     "cql_max_penalty",
     "crr_weights",
+    "diffusion_loss",
+    "diffusion_point",
+    "diffusion_prediction",
     "discounted_return",
+    "distillation_loss",
     "diversity_penalty",
     "double_q_target",
     "effective_sample_size",
@@ -94,8 +102,12 @@ __all__ = [
     "expected_target",
     "expectile_loss",
     "exponential_value_loss",
+    "floq_loss",
+    "flow_matching_loss",
+    "flow_point",
     "gaussian_log_prob",
     "generalized_advantage",
+    "guided_field",
     "gumbel_loss",
     "hl_gauss",
     "huber_loss",
@@ -107,7 +119,9 @@ __all__ = [
     "normalize_observation",
     "normalize_weights",
     "observation_statistics",
+    "path_kl_penalty",
     "polyak_update_",
+    "q_score_penalty",
     "quantile_huber_loss",
     "quantile_loss",
     "relabel_return",
@@ -130,6 +144,7 @@ __all__ = [
     "two_hot",
     "uncertainty_penalized_reward",
     "uniform_log_density",
+    "value_flow_loss",
     "vtrace_advantage",
     "vtrace_return",
 ]

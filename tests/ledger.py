@@ -225,6 +225,7 @@ _ACTED = {
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
 _SUPPORT = Values("K", batched=False, made=lambda x: (0.5 + x.abs() / 4).cumsum(-1) - 3)
+_FRACTION = Values(low=0.1, high=0.9)
 _LOGITS = {"q": Values("N", critics="case"), "log_density": Values("N", optional=True), "temperature": _POSITIVE}
 
 LEDGER = [
@@ -479,6 +480,63 @@ LEDGER = [
     Row(
         "temperature_loss",
         {"log_temperature": Values(batched=False), "log_prob": Values(gradient=False), "target_entropy": _ANY},
+    ),
+    Row("flow_point", {"noise": Values("A"), "action": Values("A"), "time": _FRACTION}),
+    Row("flow_matching_loss", {"velocity": Values("A"), "noise": Values("A"), "action": Values("A")}),
+    Row(
+        "distillation_loss",
+        {
+            "policy_action": Values("A"),
+            "target": Values("A", gradient=False),
+            "q": Values(),
+            "distillation_weight": _NOT_NEGATIVE,
+        },
+    ),
+    Row(
+        "guided_field",
+        {"unconditional": Values("A"), "conditional": Values("A"), "guidance_scale": _ANY},
+    ),
+    Row(
+        "value_flow_loss",
+        {"prediction": Values(critics="case"), "noise": Values(), "target": Values(gradient=False)},
+    ),
+    Row(
+        "floq_loss",
+        {"prediction": Values("N", critics="case"), "noise": Values("N"), "target": Values(gradient=False)},
+    ),
+    Row("diffusion_point", {"noise": Values("A"), "action": Values("A"), "alpha_bar": _FRACTION}),
+    Row(
+        "diffusion_prediction",
+        {
+            "model_output": Values("A"),
+            "point": Values("A"),
+            "alpha_bar": _FRACTION,
+            "given": Option("epsilon"),
+            "wanted": Option("v"),
+        },
+    ),
+    Row(
+        "diffusion_loss",
+        {
+            "model_output": Values("A"),
+            "noise": Values("A"),
+            "action": Values("A"),
+            "alpha_bar": _FRACTION,
+            "prediction_type": Option("v"),
+        },
+    ),
+    Row(
+        "q_score_penalty",
+        {"model_output": Values("A"), "action_gradient": Values("A"), "alpha_bar": _FRACTION},
+    ),
+    Row(
+        "path_kl_penalty",
+        {
+            "model_output": Values("A"),
+            "target": Values("A", gradient=False),
+            "alpha_bar": _FRACTION,
+            "step_variance": _FRACTION,
+        },
     ),
 ]
 

@@ -1179,6 +1179,151 @@ def uniform_log_density(action: ArrayLike, low: ArrayLike, high: ArrayLike) -> A
     return out
 
 
+# Generative policies and critics.
+
+
+def _action_rows(x: Array) -> list[tuple[int, ...]]:
+    return list(np.ndindex(x.shape[:-1]))
+
+
+def flow_point(noise: ArrayLike, action: ArrayLike, time: ArrayLike) -> Array:
+    """Liu et al. 2022 (2209.03003), Park et al. 2025 (2502.02538): (1 - t) z + t a, noise at 0, action at 1."""
+    z, a, t = _real(noise), _real(action), _real(time)
+    out = np.empty(z.shape)
+    for i in _action_rows(z):
+        for d in range(z.shape[-1]):
+            out[(*i, d)] = (1 - t[i]) * z[(*i, d)] + t[i] * a[(*i, d)]
+    return out
+
+
+def flow_matching_loss(velocity: ArrayLike, noise: ArrayLike, action: ArrayLike) -> Array:
+    """Park et al. 2025 (2502.02538): squared distance of v from a - z, here over the number of dimensions."""
+    v, z, a = _real(velocity), _real(noise), _real(action)
+    out = np.empty(v.shape[:-1])
+    for i in _action_rows(v):
+        errors = [v[(*i, d)] - (a[(*i, d)] - z[(*i, d)]) for d in range(v.shape[-1])]
+        out[i] = math.fsum(u * u for u in errors) / len(errors)
+    return out
+
+
+def distillation_loss(
+    policy_action: ArrayLike, target: ArrayLike, q: ArrayLike, *, distillation_weight: float = 10.0
+) -> Array:
+    """Park et al. 2025 (2502.02538): alpha times the mean squared distance from the flow's end, less Q."""
+    mu, end, q = _real(policy_action), _real(target), _real(q)
+    out = np.empty(q.shape)
+    for i in _action_rows(mu):
+        errors = [mu[(*i, d)] - end[(*i, d)] for d in range(mu.shape[-1])]
+        out[i] = distillation_weight * math.fsum(u * u for u in errors) / len(errors) - q[i]
+    return out
+
+
+def guided_field(unconditional: ArrayLike, conditional: ArrayLike, *, guidance_scale: float) -> Array:
+    """Ho & Salimans 2022 (2207.12598), at their scale plus one: from the unconditional towards the conditional."""
+    u, c = _real(unconditional), _real(conditional)
+    out = np.empty(u.shape)
+    for i in np.ndindex(u.shape):
+        out[i] = u[i] + guidance_scale * (c[i] - u[i])
+    return out
+
+
+def value_flow_loss(prediction: ArrayLike, noise: ArrayLike, target: ArrayLike) -> Array:
+    """Dong et al. 2025 (2510.07650), bootstrapped conditional flow matching: (v - (R - z))^2."""
+    v = _real(prediction)
+    z, r = (np.broadcast_to(_real(x), v.shape) for x in (noise, target))
+    out = np.empty(v.shape)
+    for i in np.ndindex(v.shape):
+        out[i] = (v[i] - (r[i] - z[i])) ** 2
+    return out
+
+
+def floq_loss(prediction: ArrayLike, noise: ArrayLike, target: ArrayLike) -> Array:
+    """Agrawalla et al. 2025 (2509.06863): (v - (y - z))^2, mean over draws of noise that share y."""
+    v, z = _real(prediction), _real(noise)
+    z, y = np.broadcast_to(z, v.shape), np.broadcast_to(_real(target), v.shape[:-1])
+    out = np.empty(v.shape[:-1])
+    for i in _action_rows(v):
+        errors = [v[(*i, n)] - (y[i] - z[(*i, n)]) for n in range(v.shape[-1])]
+        out[i] = math.fsum(u * u for u in errors) / len(errors)
+    return out
+
+
+def diffusion_point(noise: ArrayLike, action: ArrayLike, alpha_bar: ArrayLike) -> Array:
+    """Ho et al. 2020 (2006.11239), equation 4: mean sqrt(alpha_bar) a, variance 1 - alpha_bar."""
+    e, a, share = _real(noise), _real(action), _real(alpha_bar)
+    out = np.empty(e.shape)
+    for i in _action_rows(e):
+        for d in range(e.shape[-1]):
+            out[(*i, d)] = math.sqrt(share[i]) * a[(*i, d)] + math.sqrt(1 - share[i]) * e[(*i, d)]
+    return out
+
+
+def diffusion_prediction(
+    model_output: ArrayLike,
+    point: ArrayLike,
+    alpha_bar: ArrayLike,
+    *,
+    given: str = "epsilon",
+    wanted: str = "x0",
+) -> Array:
+    """Salimans & Ho 2022 (2202.00512): x and one of eps, x0, v are two linear equations for eps and x0, solved here."""
+    said, x, share = _real(model_output), _real(point), _real(alpha_bar)
+    out = np.empty(x.shape)
+    for i in _action_rows(x):
+        s, n = math.sqrt(share[i]), math.sqrt(1 - share[i])
+        rows = {"epsilon": [1.0, 0.0], "x0": [0.0, 1.0], "v": [s, -n]}
+        for d in range(x.shape[-1]):
+            solved = np.linalg.solve(np.array([[n, s], rows[given]]), np.array([x[(*i, d)], said[(*i, d)]]))
+            out[(*i, d)] = np.array(rows[wanted]) @ solved
+    return out
+
+
+def diffusion_loss(
+    model_output: ArrayLike,
+    noise: ArrayLike,
+    action: ArrayLike,
+    alpha_bar: ArrayLike,
+    *,
+    prediction_type: str = "epsilon",
+) -> Array:
+    """Ho et al. 2020 (2006.11239), equation 14, and with x0 or v (2202.00512) in place of eps; mean over dimensions."""
+    said, e, a, share = _real(model_output), _real(noise), _real(action), _real(alpha_bar)
+    out = np.empty(share.shape)
+    for i in _action_rows(said):
+        errors = []
+        for d in range(said.shape[-1]):
+            v = math.sqrt(share[i]) * e[(*i, d)] - math.sqrt(1 - share[i]) * a[(*i, d)]
+            errors.append(said[(*i, d)] - {"epsilon": e[(*i, d)], "x0": a[(*i, d)], "v": v}[prediction_type])
+        out[i] = math.fsum(u * u for u in errors) / len(errors)
+    return out
+
+
+def q_score_penalty(model_output: ArrayLike, action_gradient: ArrayLike, alpha_bar: ArrayLike) -> Array:
+    """Fang et al. 2024 (2405.20555), soft guidance: sqrt(1 - alpha_bar) eps . grad Q, over the number of dimensions."""
+    e, g, share = _real(model_output), _real(action_gradient), _real(alpha_bar)
+    out = np.empty(share.shape)
+    for i in _action_rows(e):
+        products = [e[(*i, d)] * g[(*i, d)] for d in range(e.shape[-1])]
+        out[i] = math.sqrt(1 - share[i]) * math.fsum(products) / len(products)
+    return out
+
+
+def path_kl_penalty(
+    model_output: ArrayLike, target: ArrayLike, alpha_bar: ArrayLike, step_variance: ArrayLike
+) -> Array:
+    """Gao et al. 2025 (2502.04778): KL of two normal steps of variance beta, whose means are those of 2006.11239."""
+    e, behavior, share, beta = _real(model_output), _real(target), _real(alpha_bar), _real(step_variance)
+    out = np.zeros(share.shape)
+    for i in _action_rows(e):
+        for d in range(e.shape[-1]):
+            means = [
+                (1.0 - beta[i] / math.sqrt(1 - share[i]) * said[(*i, d)]) / math.sqrt(1 - beta[i])
+                for said in (e, behavior)
+            ]
+            out[i] += (means[0] - means[1]) ** 2 / (2 * beta[i])
+    return out
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -1247,5 +1392,16 @@ ORACLES: dict[str, Callable[..., Any]] = {
         td3_bc_loss,
         sac_policy_loss,
         temperature_loss,
+        flow_point,
+        flow_matching_loss,
+        distillation_loss,
+        guided_field,
+        value_flow_loss,
+        floq_loss,
+        diffusion_point,
+        diffusion_prediction,
+        diffusion_loss,
+        q_score_penalty,
+        path_kl_penalty,
     )
 }

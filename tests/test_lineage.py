@@ -110,6 +110,22 @@ def names(page: str, section: str) -> dict[str, Any]:
             "q_behavior": drawn(E, B, N),
             "q_data": drawn(B),
         },
+        "flow": {
+            **{"z": drawn(B, A), "a": drawn(B, A), "t": torch.rand(B), "v": drawn(B, A), "u": drawn(B, A)},
+            **{"mu": drawn(B, A), "end": drawn(B, A), "q": drawn(E, B)},
+        },
+        "value_flow": {
+            **{"z": drawn(B), "R": drawn(B), "v": drawn(E, B), "next_v": drawn(E, B), "w": torch.rand(B)},
+            **{"z_n": drawn(B, N), "v_n": drawn(E, B, N), "y": drawn(B)},
+        },
+        "diffusion": {
+            **{"z": drawn(B, A), "a": drawn(B, A), "out": drawn(B, A), "x": drawn(B, A), "share": torch.rand(B)},
+            **{"w": torch.rand(B), "valid": torch.rand(B) < 0.7},
+        },
+        "guidance": {
+            **{"v_u": drawn(B, A), "v_c": drawn(B, A), "out": drawn(B, A), "g": drawn(B, A), "w": 1.5},
+            **{"share": torch.rand(B), "variance": torch.rand(B), "out_behavior": drawn(B, A), "q": drawn(E, B)},
+        },
         "weights": {"a": 3 * drawn(B), "w": drawn(B).exp(), "log_weight": drawn(B), "chosen": drawn(B) > 0},
         "conservative": {
             "q": drawn(E, B, N),
@@ -291,6 +307,53 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     ),
     "effective_sample_size: effective_sample_size(log_weight.exp()) / B": lambda x: (
         (2 * x.log_weight.logsumexp(0) - (2 * x.log_weight).logsumexp(0)).exp() / B
+    ),
+    # flow
+    "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,
+    "flow_point: flow_point(z, a, 1 - t)": lambda x: x.t[:, None] * x.z + (1 - x.t[:, None]) * x.a,
+    "flow_matching_loss: flow_matching_loss(v, z, a)": lambda x: ((x.v - (x.a - x.z)) ** 2).mean(),
+    "flow_matching_loss: flow_matching_loss(-u, z, a)": lambda x: functional.mse_loss(x.z - x.a, x.u),
+    'flow_matching_loss: flow_matching_loss(-u, z, a, reduction="none")': lambda x: (
+        (x.u - (x.z - x.a)).square().mean(-1)
+    ),
+    "distillation_loss: distillation_loss(mu, end.clamp(-1, 1), ensemble_mean(q), "
+    "distillation_weight=alpha)": lambda x: x.alpha * ((x.mu - x.end.clamp(-1, 1)) ** 2).mean() - x.q.mean(0).mean(),
+    "value_flow_loss: E * value_flow_loss(v, z, R, weight=w)": lambda x: (
+        x.w * ((x.v[0] - (x.R - x.z)) ** 2 + (x.v[1] - (x.R - x.z)) ** 2)
+    ).mean(),
+    "value_flow_loss: E * squared_loss(v, next_v, weight=w.expand(E, B))": lambda x: (
+        x.w * ((x.v[0] - x.next_v[0]) ** 2 + (x.v[1] - x.next_v[1]) ** 2)
+    ).mean(),
+    "floq_loss: N * floq_loss(v_n, z_n, y)": lambda x: ((x.v_n - (x.y[:, None] - x.z_n)) ** 2).sum(-1).mean(),
+    # diffusion
+    "diffusion_point: diffusion_point(z, a, share)": lambda x: (
+        x.share[:, None].sqrt() * x.a + (1 - x.share[:, None]).sqrt() * x.z
+    ),
+    "diffusion_prediction: diffusion_prediction(out, x, share)": lambda x: (
+        (1 / x.share[:, None]).sqrt() * x.x - (1 / x.share[:, None] - 1).sqrt() * x.out
+    ),
+    "diffusion_loss: diffusion_loss(out, z, a, share)": lambda x: functional.mse_loss(x.out, x.z),
+    'diffusion_loss: diffusion_loss(out, z, a, share, prediction_type="x0")': lambda x: functional.mse_loss(x.out, x.a),
+    "diffusion_loss: diffusion_loss(out, z, a, share, mask=valid)": lambda x: (
+        (functional.mse_loss(x.out, x.z, reduction="none") * x.valid[:, None]).sum() / (x.valid.sum() * A).clamp_min(1)
+    ),
+    "diffusion_loss: diffusion_loss(out, z, a, share, weight=w)": lambda x: (
+        functional.mse_loss(x.out, x.z, reduction="none") * x.w[:, None]
+    ).mean(),
+    "diffusion_loss: A * diffusion_loss(out, z, a, share, weight=w)": lambda x: (
+        ((x.out - x.z) ** 2).sum(-1) * x.w
+    ).mean(),
+    # guidance
+    "guided_field: guided_field(v_u, v_c, guidance_scale=w)": lambda x: x.v_u + x.w * (x.v_c - x.v_u),
+    "guided_field: guided_field(v_u, v_c, guidance_scale=1 + w)": lambda x: (1 + x.w) * x.v_c - x.w * x.v_u,
+    "q_score_penalty: q_score_penalty(out, g / (q.abs().mean() + 1e-6), share)": lambda x: (
+        (1 - x.share[:, None]).sqrt() * x.g / (x.q.abs().mean() + 1e-6) * x.out
+    ).mean(),
+    "q_score_penalty: q_score_penalty(out, g / (q.abs().mean() + 1e-6), torch.zeros_like(share))": lambda x: (
+        x.g / (x.q.abs().mean() + 1e-6) * x.out
+    ).mean(),
+    'path_kl_penalty: path_kl_penalty(out, out_behavior, share, variance, reduction="none")': lambda x: (
+        0.5 * x.variance * ((x.out - x.out_behavior) ** 2).sum(-1) / (1 - x.variance) / (1 - x.share)
     ),
     # density
     "gaussian_log_prob: gaussian_log_prob(mu, std.log(), a)": lambda x: Independent(Normal(x.mu, x.std), 1).log_prob(

@@ -96,7 +96,7 @@ def test_other_names_are_told_ours(row: Row) -> None:
     parameters = inspect.signature(row.function).parameters
     inputs = Case(row, row.alternatives[:1]).build()
     known = {theirs: ours for theirs, ours in OURS.items() if set(ours) & set(parameters) and theirs not in parameters}
-    for name in [*known, "nonsense"]:
+    for name in [*known, "gibberish"]:
         refusal = rf"{row.name}: {name}: expected one of the arguments .+, got {name}\. "
         with pytest.raises(TypeError, match=refusal) as said:
             row.function(**inputs, **{name: 0.5})

@@ -69,6 +69,10 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "two_hot",
             "hl_gauss",
             "categorical_projection",
+            "flow_point",
+            "guided_field",
+            "diffusion_point",
+            "diffusion_prediction",
         }
 
 
