@@ -230,4 +230,4 @@ def temperature_loss(
     check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
     check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf)
     excess = select(mask, upcast(log_prob.detach())) + target_entropy
-    return reduce(-upcast(log_temperature).exp() * excess, mask, weight, reduction)
+    return reduce(-times(upcast(log_temperature).exp(), excess), mask, weight, reduction)

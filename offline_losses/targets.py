@@ -25,6 +25,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.public import public
 from offline_losses._core.reduce import promoted, summed, times, upcast
+from offline_losses.recurrence import done_or_zero
 
 
 @public
@@ -149,7 +150,7 @@ def expected_target(
     check_values("expected_target", next_q=next_q, next_probability=next_probability)
     _check_actions("expected_target", reward, next_q=next_q)
     _check_step("expected_target", reward, terminated, discount)
-    over = terminated.unsqueeze(-1)
+    over = done_or_zero(terminated, discount).unsqueeze(-1)
     q, p = _alive(next_q, over), _alive(next_probability, over)
     value = (p * torch.where((p == 0) & (q.abs() == torch.inf), 0.0, q)).sum(-1)
     return _bootstrap(reward, value, discount).to(summed(reward, next_q, next_probability))

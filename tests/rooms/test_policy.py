@@ -229,6 +229,15 @@ def test_the_temperature_loss_moves_the_temperature_alone() -> None:
     close(log_t.grad, loss.detach())
 
 
+def test_a_temperature_of_zero_does_not_see_an_impossible_action() -> None:
+    """Zero times infinity is zero here too, in the value and in the slope."""
+    log_prob = torch.tensor([-math.inf, 1.0], dtype=torch.float64)
+    loss = lambda x: temperature_loss(x, log_prob, target_entropy=0.5)  # noqa: E731
+    log_t = torch.tensor(-math.inf, dtype=torch.float64)
+    close(loss(log_t), 0.0)
+    close(gradients(loss, log_t)[0], 0.0)
+
+
 def test_the_temperature_finds_the_entropy() -> None:
     """A Gaussian whose deviation is its temperature settles at the target entropy."""
     log_t = torch.zeros((), dtype=torch.float64)

@@ -348,6 +348,11 @@ def test_zero_times_infinity_is_zero() -> None:
     close(expected(q, p), torch.tensor([2.0, 2.5], dtype=torch.float64))
     for slope in gradients(expected, q, p):
         assert bool(slope.isfinite().all())
+    for zero in (0.0, torch.tensor([0.0, 0.5], dtype=torch.float64)):
+        unread = lambda q, p, d=zero: expected_target(reward, q, p, end, discount=d)  # noqa: E731
+        close(unread(q + torch.tensor([[INF], [0.0]]), p)[0], 1.0)
+        for slope in gradients(unread, torch.tensor([[2.0, INF, 1.0], [1.0, 1.0, 1.0]]).double(), p.clamp(min=0.1)):
+            close(slope[0], torch.zeros(3, dtype=torch.float64))
 
 
 # The best candidate under several critics.
