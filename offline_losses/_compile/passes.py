@@ -16,7 +16,8 @@ def split(joint: Any, inputs: int, results: int) -> tuple[Any, Any]:
     """Of a graph of results and gradients: one of the results and what is kept for later, and one of the gradients.
 
     `joint` takes the inputs and upstream gradients; the second graph takes, after these, the results and what was kept:
-    sums, the maximum of a row, and whole algorithms, for which a gradient would have to go over all elements again.
+    sums, the maximum of a row, and whole algorithms, for which a gradient would have to go over all elements again, and
+    what was computed for these algorithms, which had to be written down for them anyway.
     """
     nodes, inner = list(joint.nodes), joint.find_nodes(op="placeholder")
     values, gradients = nodes[-1].args[0][:results], nodes[-1].args[0][results:]
@@ -26,7 +27,8 @@ def split(joint: Any, inputs: int, results: int) -> tuple[Any, Any]:
             later.add(node)
     before = nodes[: 1 + max(map(nodes.index, values))]
     kept = [_finished(node, before) for node in before if node not in later and _takes_long(node)]
-    kept = [node for node in kept if node not in values]
+    kept += [x for node in kept if _is_operator(node) for x in node.all_input_nodes if _is_pointwise(x)]
+    kept = [node for node in dict.fromkeys(kept) if node not in values]
 
     backward, copies = _copy(joint)
     with backward.inserting_before(copies[nodes[len(inner)]]):
@@ -62,15 +64,24 @@ def _finished(node: Any, before: Sequence[Any]) -> Any:
     while len(node.users) == 1:
         (user,) = node.users
         tensors = [x for x in user.all_input_nodes if isinstance(x.meta.get("val"), torch.Tensor)]
-        single = torch.Tag.pointwise in getattr(user.target, "tags", ()) or user.target is _CONVERT
+        single = _is_pointwise(user) or user.target is _CONVERT
         if tensors != [node] or not single or user not in before:
             break
         node = user
     return node
 
 
+def _is_operator(node: Any) -> bool:
+    """One of this library's own, a whole algorithm."""
+    return str(node.target).startswith("offline_losses.")
+
+
+def _is_pointwise(node: Any) -> bool:
+    return torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
 def _takes_long(node: Any) -> bool:
-    if str(node.target).startswith("offline_losses."):
+    if _is_operator(node):
         return True
     if node.target in (aten.amax.default, aten.amin.default):  # over a few critics it does not
         return bool(node.args[1] in ([-1], [node.args[0].meta["val"].dim() - 1]))
@@ -85,7 +96,7 @@ def read_as_numbers(graph: Any) -> list[int]:
     """
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     readers = {
-        i: [user for user in flag.users if user.op != "output" and not str(user.target).startswith("offline_losses.")]
+        i: [user for user in flag.users if user.op != "output" and not _is_operator(user)]
         for i, flag in enumerate(inputs)
         if flag.meta["val"].dtype is torch.bool
     }
@@ -167,5 +178,4 @@ def _is_number(node: Any) -> bool:
     if node.target is aten.expand.default:
         return _is_number(node.args[0])
     tensors = [x for x in node.all_input_nodes if isinstance(x.meta["val"], torch.Tensor)]
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    return pointwise and bool(tensors) and all(map(_is_number, tensors))
+    return _is_pointwise(node) and bool(tensors) and all(map(_is_number, tensors))

@@ -165,6 +165,20 @@ def test_gradients_read_what_was_kept(name: str, left: int) -> None:
 
 
 @pytest.mark.usefixtures("_compiles")
+def test_gradients_read_what_an_operator_read() -> None:
+    """The cuts and factors of a recurrence are written down for it, and so are there for its gradient."""
+    seen: list[Any] = []
+    x, end = torch.randn(64, 40, requires_grad=True), torch.rand(64, 40) < 0.1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "count_as_numbers", seen.append)
+        for _ in range(2):  # the first call also generates the code of the operator
+            seen.clear()
+            twin.fuse(offline_losses.retrace_return)(x, x, x, x, end, end).sum().backward()
+    cuts = torch.ops.aten.bitwise_or.Tensor
+    assert [len(nodes.find_nodes(op="call_function", target=cuts)) for nodes in seen] == [1, 0]
+
+
+@pytest.mark.usefixtures("_compiles")
 def test_ties_are_counted_as_numbers() -> None:
     """The gradient of a minimum is divided among its ties by a count that is added in double precision."""
     q = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 2.0, 5.0]] * 64)
