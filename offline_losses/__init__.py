@@ -12,6 +12,7 @@ from offline_losses.conservative import (
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
 from offline_losses.diffusion import diffusion_loss, diffusion_point, diffusion_prediction
+from offline_losses.distance import mmd_penalty, nearest_distance_penalty
 from offline_losses.distributional import (
     categorical_loss,
     categorical_projection,
@@ -51,6 +52,7 @@ from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
 from offline_losses.relabel import relabel_return
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
+from offline_losses.support import elbo_loss, evidence_lower_bound, spot_penalty, support_mask
 from offline_losses.targets import (
     bellman_target,
     candidate_max_value,
@@ -93,12 +95,14 @@ __all__ = [
     "diversity_penalty",
     "double_q_target",
     "effective_sample_size",
+    "elbo_loss",
     "ensemble_lower_bound",
     "ensemble_mean",
     "ensemble_min",
     "ensemble_mix",
     "ensemble_subset_min",
     "episode_return",
+    "evidence_lower_bound",
     "expected_target",
     "expectile_loss",
     "exponential_value_loss",
@@ -114,7 +118,9 @@ __all__ = [
     "lambda_return",
     "linear_recurrence",
     "mcq_loss",
+    "mmd_penalty",
     "n_step_return",
+    "nearest_distance_penalty",
     "nll_loss",
     "normalize_observation",
     "normalize_weights",
@@ -135,7 +141,9 @@ __all__ = [
     "softmax_weights",
     "sparse_value_loss",
     "sparse_weights",
+    "spot_penalty",
     "squared_loss",
+    "support_mask",
     "tanh_gaussian_log_prob",
     "td3_bc_loss",
     "temperature_loss",

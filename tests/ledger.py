@@ -114,7 +114,7 @@ class Row:
     @property
     def detached(self) -> bool:
         """Whether nothing that comes out carries a gradient."""
-        return self.name.endswith(("_weights", "_filter"))
+        return self.name.endswith(("_weights", "_filter", "_mask"))
 
 
 @dataclass(frozen=True)
@@ -536,6 +536,41 @@ LEDGER = [
             "target": Values("A", gradient=False),
             "alpha_bar": _FRACTION,
             "step_variance": _FRACTION,
+        },
+    ),
+    Row(
+        "support_mask",
+        {"logits": Values("N"), "threshold": Knob(0.3, (1.0, -0.1, float("nan")), (0.0, 0.1, 0.3, 0.5, 0.9))},
+    ),
+    Row(
+        "evidence_lower_bound",
+        {"log_prob": Values(), "latent_mean": Values("D"), "latent_log_std": Values("D"), "kl_weight": _NOT_NEGATIVE},
+        sums=True,
+    ),
+    Row(
+        "elbo_loss",
+        {"log_prob": Values(), "latent_mean": Values("D"), "latent_log_std": Values("D"), "kl_weight": _NOT_NEGATIVE},
+    ),
+    Row("spot_penalty", {"log_weight": Values("N")}),
+    Row(
+        "mmd_penalty",
+        {
+            "policy_action": Values("NA"),
+            "data_action": Values("MA"),
+            "kernel": Option("gaussian"),
+            "bandwidth": _POSITIVE,
+            "estimator": Option("unbiased"),
+        },
+    ),
+    Row(
+        "nearest_distance_penalty",
+        {
+            "policy_action": Values("A"),
+            "observation": Values("D", gradient=False),
+            "data_action": Values("MA", batched=False),
+            "data_observation": Values("MD", batched=False, gradient=False),
+            "observation_scale": _NOT_NEGATIVE,
+            "chunk": Count(3),
         },
     ),
 ]

@@ -1324,6 +1324,103 @@ def path_kl_penalty(
     return out
 
 
+# Staying in the support of the data.
+
+
+def support_mask(logits: ArrayLike, *, threshold: float = 0.3) -> Flags:
+    """Fujimoto et al. 2019 (1910.01708): G(a) over the largest G is above the threshold; the largest always is."""
+    logits = _real(logits)
+    out = np.zeros(logits.shape, dtype=bool)
+    for i in _action_rows(logits):
+        row = [float(x) for x in logits[i]]
+        best = max(row)
+        for n, x in enumerate(row):
+            out[(*i, n)] = x > -math.inf and (x == best or math.exp(x - best) > threshold)
+    return out
+
+
+def evidence_lower_bound(
+    log_prob: ArrayLike, latent_mean: ArrayLike, latent_log_std: ArrayLike, *, kl_weight: float = 1.0
+) -> Array:
+    """Kingma & Welling 2013 (1312.6114), appendix B: reconstruction less KL(N(mu, sigma) || N(0, 1))."""
+    log_prob, mean, log_std = _real(log_prob), _real(latent_mean), _real(latent_log_std)
+    out = np.empty(log_prob.shape)
+    for i in np.ndindex(out.shape):
+        divergence = 0.0
+        for d in range(mean.shape[-1]):
+            variance = math.exp(2 * log_std[(*i, d)])
+            divergence -= 0.5 * (1 + math.log(variance) - mean[(*i, d)] ** 2 - variance)
+        out[i] = log_prob[i] - kl_weight * divergence
+    return out
+
+
+def elbo_loss(
+    log_prob: ArrayLike, latent_mean: ArrayLike, latent_log_std: ArrayLike, *, kl_weight: float = 1.0
+) -> Array:
+    """Kingma & Welling 2013 (1312.6114): minus the bound."""
+    return -evidence_lower_bound(log_prob, latent_mean, latent_log_std, kl_weight=kl_weight)
+
+
+def spot_penalty(log_weight: ArrayLike) -> Array:
+    """Wu et al. 2022 (2202.06239): minus the logarithm of the mean importance weight of N draws."""
+    log_weight = _real(log_weight)
+    out = np.empty(log_weight.shape[:-1])
+    for i in np.ndindex(out.shape):
+        out[i] = math.log(log_weight.shape[-1]) - logsumexp(log_weight[i])
+    return out
+
+
+def mmd_penalty(
+    policy_action: ArrayLike,
+    data_action: ArrayLike,
+    *,
+    kernel: str = "gaussian",
+    bandwidth: float = 1.0,
+    estimator: str = "biased",
+) -> Array:
+    """Gretton et al. 2012 (JMLR 13), lemma 6: squared MMD of all pairs, or of those of two different samples."""
+    x, y = _real(policy_action), _real(data_action)
+
+    def k(a: Array, b: Array) -> float:
+        if kernel == "gaussian":
+            return math.exp(-float(np.sum((a - b) ** 2)) / (2 * bandwidth**2))
+        return math.exp(-float(np.sum(np.abs(a - b))) / bandwidth)
+
+    def within(rows: Array) -> float:
+        n = len(rows)
+        pairs = [k(rows[a], rows[b]) for a in range(n) for b in range(n) if estimator == "biased" or a != b]
+        return math.fsum(pairs) / len(pairs)
+
+    out = np.empty(x.shape[:-2])
+    for i in np.ndindex(out.shape):
+        between = math.fsum(k(a, b) for a in x[i] for b in y[i]) / (len(x[i]) * len(y[i]))
+        out[i] = within(x[i]) + within(y[i]) - 2 * between
+    return out
+
+
+def nearest_distance_penalty(
+    policy_action: ArrayLike,
+    observation: ArrayLike,
+    data_action: ArrayLike,
+    data_observation: ArrayLike,
+    *,
+    observation_scale: float = 2.0,
+    chunk: int = 8192,
+) -> Array:
+    """Ran et al. 2023 (2306.06569), as their code has it: squared distance from the nearest pair's action, its mean."""
+    action, state = _real(policy_action), _real(observation)
+    actions, states = _real(data_action), _real(data_observation)
+    out = np.empty(action.shape[:-1])
+    for i in np.ndindex(out.shape):
+        distances = [
+            observation_scale**2 * float(np.sum((state[i] - s) ** 2)) + float(np.sum((action[i] - a) ** 2))
+            for s, a in zip(states, actions, strict=True)
+        ]
+        nearest = actions[distances.index(min(distances))]
+        out[i] = float(np.mean((action[i] - nearest) ** 2))
+    return out
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -1403,5 +1500,11 @@ ORACLES: dict[str, Callable[..., Any]] = {
         diffusion_loss,
         q_score_penalty,
         path_kl_penalty,
+        support_mask,
+        evidence_lower_bound,
+        elbo_loss,
+        spot_penalty,
+        mmd_penalty,
+        nearest_distance_penalty,
     )
 }

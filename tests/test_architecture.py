@@ -34,6 +34,8 @@ TIERS = {
     "policy": 3,
     "out_of_distribution": 3,
     "vtrace": 3,
+    "support": 3,
+    "distance": 3,
     "flow": 3,
     "value_flow": 3,
     "diffusion": 3,

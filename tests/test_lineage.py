@@ -110,6 +110,14 @@ def names(page: str, section: str) -> dict[str, Any]:
             "q_behavior": drawn(E, B, N),
             "q_data": drawn(B),
         },
+        "support": {
+            **{"logits": drawn(B, N), "u": drawn(B, A), "a": drawn(B, A), "mu": drawn(B, 4), "D": 4},
+            **{"log_sigma": 0.5 * drawn(B, 4), "log_weight": drawn(B, N)},
+        },
+        "distance": {
+            **{"x": drawn(B, N, A), "y": drawn(B, 4, A), "s": 2.5, "policy_action": drawn(B, A), "o": drawn(B, 4)},
+            **{"data_a": drawn(30, A), "data_o": drawn(30, 4)},
+        },
         "flow": {
             **{"z": drawn(B, A), "a": drawn(B, A), "t": torch.rand(B), "v": drawn(B, A), "u": drawn(B, A)},
             **{"mu": drawn(B, A), "end": drawn(B, A), "q": drawn(E, B)},
@@ -227,6 +235,21 @@ def quantile_huber(x: SimpleNamespace, tau: Tensor) -> Tensor:
     return (tau.unsqueeze(-1) - (u < 0).float()).abs() * huber
 
 
+def vae_divergence(x: SimpleNamespace) -> Tensor:
+    """Of each latent dimension, as BCQ and SPOT write it."""
+    std = x.log_sigma.exp()
+    return -0.5 * (1 + torch.log(std.pow(2)) - x.mu.pow(2) - std.pow(2))
+
+
+def bear(x: SimpleNamespace, size: Callable[[Tensor], Tensor]) -> Tensor:
+    """BEAR's root of a discrepancy, whose kernels divide by twice sigma."""
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        return (-size(a.unsqueeze(2) - b.unsqueeze(1)).sum(-1) / (2.0 * x.s)).exp().mean((1, 2))
+
+    return (mean(x.x, x.x) + mean(x.y, x.y) - 2.0 * mean(x.x, x.y) + 1e-6).sqrt()
+
+
 THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     # regression
     'squared_loss: 0.5 * squared_loss(q, y, reduction="none")': lambda x: 0.5 * (x.q - x.y) ** 2,
@@ -307,6 +330,36 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     ),
     "effective_sample_size: effective_sample_size(log_weight.exp()) / B": lambda x: (
         (2 * x.log_weight.logsumexp(0) - (2 * x.log_weight).logsumexp(0)).exp() / B
+    ),
+    # support
+    "support_mask: support_mask(logits)": lambda x: (
+        (p := x.logits.log_softmax(-1).exp()) / p.max(-1, keepdim=True)[0] > 0.3
+    ),
+    "evidence_lower_bound: evidence_lower_bound(gaussian_log_prob(u, torch.full((A,), math.log(beta / 4) / 2), a), mu, "
+    "log_sigma)": lambda x: Normal(x.u, math.sqrt(x.beta / 4)).log_prob(x.a).sum(-1) - vae_divergence(x).sum(-1),
+    "elbo_loss: elbo_loss(-(u - a).square().mean(-1), mu, log_sigma, kl_weight=0.5 / D)": lambda x: (
+        functional.mse_loss(x.u, x.a) + 0.5 * vae_divergence(x).mean()
+    ),
+    "elbo_loss: elbo_loss(-(u - a).square().mean(-1), mu, log_sigma, kl_weight=beta / D)": lambda x: (
+        functional.mse_loss(x.u, x.a) + x.beta * vae_divergence(x).mean()
+    ),
+    "spot_penalty: spot_penalty(log_weight)": lambda x: -(x.log_weight.logsumexp(-1) - math.log(N)).mean(),
+    # distance
+    'mmd_penalty: (mmd_penalty(x, y, bandwidth=s ** 0.5, reduction="none") + 1e-6).sqrt()': lambda x: bear(
+        x, lambda d: d.pow(2)
+    ),
+    'mmd_penalty: (mmd_penalty(x, y, kernel="laplacian", bandwidth=2 * s, reduction="none") + 1e-6).sqrt()': lambda x: (
+        bear(x, lambda d: d.abs())
+    ),
+    "nearest_distance_penalty: nearest_distance_penalty(policy_action, o, data_a, data_o)": lambda x: (
+        functional.mse_loss(
+            x.policy_action,
+            x.data_a[
+                torch.cdist(torch.cat([2 * x.o, x.policy_action], -1), torch.cat([2 * x.data_o, x.data_a], -1)).argmin(
+                    -1
+                )
+            ],
+        )
     ),
     # flow
     "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,

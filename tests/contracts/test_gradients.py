@@ -140,5 +140,6 @@ def test_rows_that_are_detached_say_so() -> None:
         "awr_weights",
         "crr_weights",
         "normalize_weights",
+        "support_mask",
     }
     assert all(isinstance(case.row, Row) for case in CASES)

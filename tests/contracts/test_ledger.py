@@ -14,7 +14,7 @@ import offline_losses
 PUBLIC = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(offline_losses, name))]
 FUNCTIONS = [name for name in PUBLIC if name not in TOOLS]
 BANNED = {"tau", "alpha", "beta", "gamma", "dones", "lambda", "lr"}
-QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter")
+QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter", "_mask")
 SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Examples:", "Reference:"]
 
 
@@ -69,6 +69,7 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "two_hot",
             "hl_gauss",
             "categorical_projection",
+            "evidence_lower_bound",
             "flow_point",
             "guided_field",
             "diffusion_point",
