@@ -17,17 +17,17 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import compile_part, kept
-from offline_losses._compile.meeting import meeting
 from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable
 from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
 from offline_losses._compile.reason import changes_always, why
+from offline_losses._compile.recorder import recording
 from offline_losses._compile.switches import switched_off
 from offline_losses._compile.whole import Untraced, Whole
 
 PIECES = 8
 """How many graphs one piece of an update compiled in parts may need before it runs eagerly."""
 
-MEETINGS = 8
+NEW_OPTIMIZERS = 8
 """In how many calls new optimizers may turn up."""
 
 PATIENCE = 5.0
@@ -35,7 +35,7 @@ PATIENCE = 5.0
 
 
 class Step:
-    """Run as it is once, to meet the optimizers and make their state; then compiled."""
+    """Run as it is once, to see the optimizers and make their state; then compiled."""
 
     def __init__(self, update: Callable[..., Any], keep_gradients: bool) -> None:
         self.update, self.keep_gradients = update, keep_gradients
@@ -43,8 +43,8 @@ class Step:
         self.optimizers: dict[int, Optimizer] = {}
         self.modules: dict[int, nn.Module] = {}
         self.traceable: list[TraceableOptimizer] = []
-        self.met = self.plain = self.second_order = False
-        self.meetings = 0
+        self.recorded = self.plain = self.second_order = False
+        self.recordings = 0
         self.whole: Whole | None = None
         self.parts: Callable[..., Any] | None = None
         self.said: set[str] = set()
@@ -57,8 +57,8 @@ class Step:
             return self._eagerly(args, kwargs)
         if self.plain:
             return self._eagerly(args, kwargs)
-        if not self.met:
-            return self._meet(args, kwargs)
+        if not self.recorded:
+            return self._record(args, kwargs)
         if self.parts is None:
             try:
                 self.whole = self.whole or Whole(
@@ -74,7 +74,7 @@ class Step:
     def _eagerly(self, args: Any, kwargs: Any) -> Any:
         return tree_map(kept, self.update(*args, **kwargs))
 
-    def _meet(self, args: Any, kwargs: Any) -> Any:
+    def _record(self, args: Any, kwargs: Any) -> Any:
         """Run as it is, and learn which optimizers step."""
 
         def note(module: nn.Module, _: Any) -> None:
@@ -82,18 +82,18 @@ class Step:
 
         hook = register_module_forward_pre_hook(note)
         try:
-            with meeting() as met:
+            with recording() as recorder:
                 result = self._eagerly(args, kwargs)
         finally:
             hook.remove()
-        self.met = True
-        self.second_order = self.second_order or met.second_order
+        self.recorded = True
+        self.second_order = self.second_order or recorder.second_order
         if reason := UPDATE.missing() or BACKWARD.missing():
             self._divide(f"{reason}, with which a whole update is compiled")
         elif any(isinstance(module, nn.parallel.DistributedDataParallel) for module in self.modules.values()):
             self._divide("DistributedDataParallel exchanges gradients in hooks of the backward pass")
-        new = [optimizer for key, optimizer in met.optimizers.items() if key not in self.optimizers]
-        self.optimizers.update(met.optimizers)
+        new = [optimizer for key, optimizer in recorder.optimizers.items() if key not in self.optimizers]
+        self.optimizers.update(recorder.optimizers)
         try:
             self.traceable += map(TraceableOptimizer, new)
         except Untraceable as reason:
@@ -105,9 +105,9 @@ class Step:
     def _instead(self, error: Exception, args: Any, kwargs: Any) -> Any:
         """After a trace that failed do this update as it is, and decide about the next ones."""
         optimizers = len(self.optimizers)
-        self.meetings += 1
-        result = self._meet(args, kwargs)
-        if self.meetings == MEETINGS and len(self.optimizers) > optimizers:
+        self.recordings += 1
+        result = self._record(args, kwargs)
+        if self.recordings == NEW_OPTIMIZERS and len(self.optimizers) > optimizers:
             self.plain = True
             self._say("runs eagerly: it makes new optimizers again and again. Make them outside of the update.")
             return result

@@ -11,10 +11,10 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-_meeting = RLock()
+_recording = RLock()
 
 
-class Meeting:
+class Recorder:
     """Notes what steps or clears gradients meanwhile, in this thread, and whether a gradient is made differentiable."""
 
     def __init__(self) -> None:
@@ -29,30 +29,31 @@ class Meeting:
 
 
 @contextmanager
-def meeting() -> Iterator[Meeting]:
-    """Meet the optimizers of an update that runs as it is; other threads wait."""
-    with _meeting:
-        met, zero_grad, grad, backward = Meeting(), Optimizer.zero_grad, torch.autograd.grad, torch.autograd.backward
+def recording() -> Iterator[Recorder]:
+    """Record an update that runs as it is; other threads wait."""
+    with _recording:
+        recorder, zero_grad = Recorder(), Optimizer.zero_grad
+        grad, backward = torch.autograd.grad, torch.autograd.backward
 
         def clearing(self: Optimizer, set_to_none: bool = True) -> None:
-            met.note(self)
+            recorder.note(self)
             zero_grad(self, set_to_none)
 
         def differentiating(function: Callable[..., Any]) -> Callable[..., Any]:
             def noting(*args: Any, **kwargs: Any) -> Any:
-                met.second_order = met.second_order or bool(kwargs.get("create_graph"))
+                recorder.second_order = recorder.second_order or bool(kwargs.get("create_graph"))
                 return function(*args, **kwargs)
 
             return noting
 
         def stepping(optimizer: Optimizer, *_: Any) -> None:
-            met.note(optimizer)
+            recorder.note(optimizer)
 
         hook = register_optimizer_step_pre_hook(stepping)
         Optimizer.zero_grad = clearing  # type: ignore[method-assign]
         torch.autograd.grad, torch.autograd.backward = differentiating(grad), differentiating(backward)
         try:
-            yield met
+            yield recorder
         finally:
             Optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
             torch.autograd.grad, torch.autograd.backward = grad, backward
