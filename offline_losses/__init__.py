@@ -33,6 +33,13 @@ from offline_losses.filters import (
     reward_scale,
 )
 from offline_losses.flow import distillation_loss, flow_matching_loss, flow_point
+from offline_losses.goal import (
+    GoalReward,
+    HierarchicalAdvantages,
+    goal_reward,
+    hierarchical_advantages,
+    hindsight_goals,
+)
 from offline_losses.guidance import guided_field, path_kl_penalty, q_score_penalty
 from offline_losses.implicit import (
     binary_expectile_loss,
@@ -41,6 +48,7 @@ from offline_losses.implicit import (
     sparse_value_loss,
     sparse_weights,
 )
+from offline_losses.language import path_consistency_loss, preference_loss, reward_regression_loss
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.policy import (
     nll_loss,
@@ -48,10 +56,18 @@ from offline_losses.policy import (
     td3_bc_loss,
     temperature_loss,
 )
+from offline_losses.reachability import (
+    QuasimetricLosses,
+    contrastive_loss,
+    quasimetric_losses,
+    transitive_target,
+    transitive_weights,
+)
 from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
 from offline_losses.relabel import relabel_return
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
+from offline_losses.sequence import sequence_action_loss, sequence_log_prob
 from offline_losses.support import elbo_loss, evidence_lower_bound, spot_penalty, support_mask
 from offline_losses.targets import (
     bellman_target,
@@ -70,7 +86,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CQLLagrangeLosses",
+    "GoalReward",
+    "HierarchicalAdvantages",
     "ObservationStatistics",
+    "QuasimetricLosses",
     "awr_weights",
     "bellman_target",
     "binary_expectile_loss",
@@ -83,6 +102,7 @@ __all__ = [
     "chunk_return",
     "combo_penalty",
     "compile_update",
+    "contrastive_loss",
     "cql_lagrange_losses",
     "cql_logsumexp_penalty",
     "cql_max_penalty",
@@ -111,8 +131,11 @@ __all__ = [
     "flow_point",
     "gaussian_log_prob",
     "generalized_advantage",
+    "goal_reward",
     "guided_field",
     "gumbel_loss",
+    "hierarchical_advantages",
+    "hindsight_goals",
     "hl_gauss",
     "huber_loss",
     "lambda_return",
@@ -125,16 +148,22 @@ __all__ = [
     "normalize_observation",
     "normalize_weights",
     "observation_statistics",
+    "path_consistency_loss",
     "path_kl_penalty",
     "polyak_update_",
+    "preference_loss",
     "q_score_penalty",
     "quantile_huber_loss",
     "quantile_loss",
+    "quasimetric_losses",
     "relabel_return",
     "retrace_return",
     "return_filter",
+    "reward_regression_loss",
     "reward_scale",
     "sac_policy_loss",
+    "sequence_action_loss",
+    "sequence_log_prob",
     "soft_bellman_target",
     "soft_value",
     "softmax_entropy",
@@ -148,6 +177,8 @@ __all__ = [
     "td3_bc_loss",
     "temperature_loss",
     "trace_return",
+    "transitive_target",
+    "transitive_weights",
     "tree_backup_return",
     "two_hot",
     "uncertainty_penalized_reward",

@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 
 import offline_losses
 
-SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4}
-BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16}
+SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4, "U": 2}
+BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2}
 CRITICS = 2
 
 
@@ -74,7 +74,17 @@ class Index:
     value: tuple[int, ...]
 
 
-Argument: TypeAlias = Values | Flags | Knob | Option | Count | Index
+@dataclass(frozen=True)
+class Rows:
+    """Places or numbers of steps, one for each sample: an int64 tensor `[*batch]`, from low to below high."""
+
+    low: int
+    high: int
+    axes: str = ""
+    batched: bool = True
+
+
+Argument: TypeAlias = Values | Flags | Knob | Option | Count | Index | Rows
 
 _LEVEL = Knob(0.8, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.7, 0.9))
 _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
@@ -95,6 +105,8 @@ class Row:
     sums: bool = False  # over an axis, so that it comes back in float32 at least, as a loss does
     alternatives: tuple[str, ...] = ()  # optional arguments of which exactly one is given
     together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
+    tail_axes: str = ""  # axes after the batch that a mask or weight has too
+    constant: bool = False  # piecewise: no result has a derivative
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -114,7 +126,7 @@ class Row:
     @property
     def detached(self) -> bool:
         """Whether nothing that comes out carries a gradient."""
-        return self.name.endswith(("_weights", "_filter", "_mask"))
+        return self.constant or self.name.endswith(("_weights", "_filter", "_mask"))
 
 
 @dataclass(frozen=True)
@@ -148,8 +160,10 @@ class Case:
 
     def shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a mask or weight: the batch's where an argument without critics tells it, else the loss's."""
-        told = any(argument.batched and not self.leads(argument) for argument in self.of(Values).values())
-        return (CRITICS, *batch) if self.critics and not told else batch
+        arguments = {**self.of(Values), **self.of(Rows)}.values()
+        told = any(argument.batched and not self.leads(argument) for argument in arguments)
+        axes = tuple(SIZES[axis] for axis in self.row.tail_axes)
+        return ((CRITICS,) if self.critics and not told else ()) + batch + axes
 
     def build(
         self,
@@ -179,6 +193,8 @@ class Case:
             return argument.value
         if isinstance(argument, Index):
             return torch.tensor(argument.value)
+        if isinstance(argument, Rows):
+            return torch.randint(argument.low, argument.high, batch, generator=generator)
         shape = tuple(sizes[axis] for axis in argument.axes)
         if isinstance(argument, Flags):
             return torch.rand(batch + shape, generator=generator) < flagged
@@ -413,6 +429,111 @@ LEDGER = [
     ),
     Row("combo_penalty", {"q": Values(critics="case"), "rollout": Flags()}, batch_statistic=True),
     Row("mcq_loss", {"prediction": Values(critics="case"), "target": Values("N", gradient=False)}),
+    Row(
+        "hindsight_goals",
+        {
+            "index": Rows(0, 50),
+            "episode_end": Rows(50, 60),
+            "random_index": Rows(0, 90),
+            "uniform": Values("U", gradient=False, low=0.0, high=1.0),
+            "current_share": Knob(0.2, (-0.1, 1.5, float("nan")), (0.0, 0.2, 0.3, 0.4, 0.5)),
+            "future_share": Knob(0.5, (-0.1, 1.5, 0.9, float("nan")), (0.5, 0.2, 0.7, 0.1, 0.0)),
+            "future": Option("geometric"),
+            "discount": Knob(0.9, (-0.1, 1.0, float("nan")), (0.0, 0.5, 0.9, 0.99, 0.3)),
+        },
+        constant=True,
+    ),
+    Row(
+        "goal_reward",
+        {"distance": Values(gradient=False), "threshold": _NOT_NEGATIVE, "kind": Option("step_cost")},
+        constant=True,
+    ),
+    Row(
+        "hierarchical_advantages",
+        {
+            "value": Values(),
+            "subgoal_value": Values(),
+            "value_to_subgoal": Values(),
+            "next_value_to_subgoal": Values(),
+        },
+    ),
+    Row("contrastive_loss", {"logits": Values("N", critics="case"), "positive": Rows(0, 5), "form": Option("binary")}),
+    Row(
+        "quasimetric_losses",
+        {
+            "push_distance": Values(),
+            "step_distance": Values(low=0.0, high=4.0),
+            "log_multiplier": Values(batched=False),
+            "step_cost": _NOT_NEGATIVE,
+            "tolerance": _NOT_NEGATIVE,
+            "offset": _ANY,
+            "temperature": _POSITIVE,
+        },
+    ),
+    Row(
+        "transitive_target",
+        {
+            "first_value": Values(critics="case", low=0.0, high=1.0),
+            "second_value": Values(critics="case", low=0.0, high=1.0),
+            "first_steps": Rows(0, 4),
+            "second_steps": Rows(0, 4),
+            "discount": _UNIT,
+        },
+    ),
+    Row(
+        "transitive_weights",
+        {
+            "target": Values(gradient=False, low=0.0, high=1.0),
+            "discount": Knob(0.9, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.9, 0.99)),
+            "exponent": _NOT_NEGATIVE,
+        },
+    ),
+    Row(
+        "sequence_log_prob", {"log_prob": Values("T"), "mask": Flags("T"), "length_normalized": Option(True)}, sums=True
+    ),
+    Row(
+        "sequence_action_loss",
+        {
+            "prediction": Values("A"),
+            "target": Values("A", gradient=False),
+            "denominator": Option("existing_steps"),
+        },
+    ),
+    Row(
+        "preference_loss",
+        {
+            "chosen_log_ratio": Values(),
+            "rejected_log_ratio": Values(),
+            "kind": Option("cdpo"),
+            "kl_weight": _POSITIVE,
+            "label_smoothing": Knob(0.1, (-0.1, 0.5, 1.0, float("nan")), (0.0, 0.1, 0.2, 0.3, 0.4)),
+        },
+    ),
+    Row(
+        "reward_regression_loss",
+        {
+            "log_ratio": Values(),
+            "target": Values(gradient=False, low=0.0, high=1.0),
+            "kind": Option("qrpo"),
+            "kl_weight": _POSITIVE,
+        },
+    ),
+    Row(
+        "path_consistency_loss",
+        {
+            "value": Values("T"),
+            "next_value": Values("T"),
+            "reward": Values("T"),
+            "log_ratio": Values("T"),
+            "terminated": Flags("T"),
+            "done": Flags("T"),
+            "n": Count(3),
+            "kl_weight": _POSITIVE,
+            "discount": _UNIT,
+        },
+        batch_statistic=True,
+        tail_axes="T",
+    ),
     Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
     Row(
         "crr_weights",

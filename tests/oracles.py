@@ -1321,6 +1321,249 @@ def path_kl_penalty(
                 for said in (e, behavior)
             ]
             out[i] += (means[0] - means[1]) ** 2 / (2 * beta[i])
+
+
+# Goals.
+
+
+def hindsight_goals(
+    index: ArrayLike,
+    episode_end: ArrayLike,
+    random_index: ArrayLike,
+    uniform: ArrayLike,
+    *,
+    current_share: float = 0.2,
+    future_share: float = 0.5,
+    future: str = "geometric",
+    discount: float = 0.99,
+) -> NDArray[np.int64]:
+    """Andrychowicz et al. 2017 (1707.01495) and OGBench (2410.20092): itself, a later row of the episode, or any."""
+    index, end, other, uniform = np.asarray(index), np.asarray(episode_end), np.asarray(random_index), _real(uniform)
+    out = np.empty(index.shape, dtype=np.int64)
+    for i in np.ndindex(index.shape):
+        kind, u = uniform[i]
+        if kind < current_share:
+            out[i] = index[i]
+        elif kind < current_share + future_share:
+            out[i] = _followed(int(index[i]), int(end[i]), float(u), future, discount)
+        else:
+            out[i] = other[i]
+    return out
+
+
+def _followed(row: int, end: int, u: float, future: str, discount: float) -> int:
+    """The first later row up to which the chances sum to more than u."""
+    rows = range(row + 1, end + 1)
+    chances = [1.0 if future == "uniform" else (1 - discount) * discount**k for k in range(len(rows))]
+    if future != "geometric":
+        chances = [chance / math.fsum(chances) for chance in chances]
+    for place, candidate in enumerate(rows):
+        if math.fsum(chances[: place + 1]) > u:
+            return candidate
+    return end
+
+
+def goal_reward(distance: ArrayLike, *, threshold: float = 0.0, kind: str = "step_cost") -> tuple[Array, Flags]:
+    """Andrychowicz et al. 2017 (1707.01495), section 3.2: minus one until the goal is reached; or one when it is."""
+    distance = _real(distance)
+    reward, terminated = np.empty(distance.shape), np.empty(distance.shape, dtype=bool)
+    for i in np.ndindex(distance.shape):
+        terminated[i] = distance[i] <= threshold
+        reward[i] = (0.0 if terminated[i] else -1.0) if kind == "step_cost" else (1.0 if terminated[i] else 0.0)
+    return reward, terminated
+
+
+def hierarchical_advantages(
+    value: ArrayLike, subgoal_value: ArrayLike, value_to_subgoal: ArrayLike, next_value_to_subgoal: ArrayLike
+) -> tuple[Array, Array]:
+    """Park et al. 2023 (2307.11949), section 4.2: V(w, g) - V(s, g) and V(s', w) - V(s, w)."""
+    return _real(subgoal_value) - _real(value), _real(next_value_to_subgoal) - _real(value_to_subgoal)
+
+
+def contrastive_loss(logits: ArrayLike, positive: ArrayLike, *, form: str = "binary") -> Array:
+    """Eysenbach et al. 2022 (2206.07568): classify pairs; or van den Oord et al. 2018 (1807.03748): choose the own."""
+    logits = _real(logits)
+    out = np.empty(logits.shape[:-1])
+    positive = np.broadcast_to(np.asarray(positive), out.shape)
+    for i in np.ndindex(out.shape):
+        row, own = logits[i].tolist(), int(positive[i])
+        of_own = float(np.logaddexp(0, -row[own]))
+        of_others = [float(np.logaddexp(0, f)) for j, f in enumerate(row) if j != own and f > -math.inf]
+        if form == "binary":
+            out[i] = math.fsum([of_own, *of_others]) / (len(of_others) + 1)
+        elif form == "balanced_binary":
+            out[i] = of_own + math.fsum(of_others) / max(1, len(of_others))
+        else:
+            out[i] = logsumexp(row) - row[own]
+    return out
+
+
+def quasimetric_losses(
+    push_distance: ArrayLike,
+    step_distance: ArrayLike,
+    log_multiplier: ArrayLike,
+    *,
+    step_cost: float = 1.0,
+    tolerance: float = 0.25,
+    offset: float = 15.0,
+    temperature: float = 10.0,
+) -> tuple[Array, Array, Array]:
+    """Wang et al. 2023 (2304.01203), section 3: a softplus of c - d, and a dual for d(s, s') <= cost."""
+    far, near, multiplier = _real(push_distance), _real(step_distance), math.exp(float(_real(log_multiplier)))
+    push, penalty, dual = np.empty(far.shape), np.empty(far.shape), np.empty(far.shape)
+    for i in np.ndindex(far.shape):
+        push[i] = temperature * np.logaddexp(0, (offset - far[i]) / temperature)
+        excess = max(0.0, float(near[i]) - step_cost) ** 2 - tolerance**2
+        penalty[i], dual[i] = multiplier * excess, -multiplier * excess
+    return push, penalty, dual
+
+
+def transitive_target(
+    first_value: ArrayLike,
+    second_value: ArrayLike,
+    first_steps: ArrayLike,
+    second_steps: ArrayLike,
+    *,
+    discount: float = 0.99,
+) -> Array:
+    """Park et al. 2025 (2510.22512): the product of two halves, each discount^n where it is at most one step."""
+    first, second = _real(first_value), _real(second_value)
+    n, m = (np.broadcast_to(np.asarray(steps), first.shape) for steps in (first_steps, second_steps))
+    out = np.empty(first.shape)
+    for i in np.ndindex(first.shape):
+        out[i] = discount ** int(n[i]) if n[i] <= 1 else first[i]
+        out[i] *= discount ** int(m[i]) if m[i] <= 1 else second[i]
+    return out
+
+
+def transitive_weights(target: ArrayLike, *, discount: float = 0.99, exponent: float = 1.0) -> Array:
+    """Park et al. 2025 (2510.22512): one over one plus the distance in steps, to a power."""
+    target = _real(target)
+    out = np.empty(target.shape)
+    for i in np.ndindex(target.shape):
+        steps = math.log(target[i]) / math.log(discount) if target[i] > 0 else math.inf
+        out[i] = (1 / (1 + max(0.0, steps))) ** exponent
+    return out
+
+
+# Sequences and language.
+
+
+def sequence_log_prob(log_prob: ArrayLike, mask: ArrayLike, *, length_normalized: bool = False) -> Array:
+    """Rafailov et al. 2023 (2305.18290): the sum over the answer's tokens; SimPO (2405.14734): their mean."""
+    log_prob, exists = _real(log_prob), _flag(mask)
+    out = np.empty(log_prob.shape[:-1])
+    for i in np.ndindex(out.shape):
+        tokens = [float(x) for x, there in zip(log_prob[i], exists[i], strict=True) if there]
+        out[i] = math.fsum(tokens) / (max(1, len(tokens)) if length_normalized else 1)
+    return out
+
+
+def sequence_action_loss(prediction: ArrayLike, target: ArrayLike, *, denominator: str = "existing_steps") -> Array:
+    """Chen et al. 2021 (2106.01345), section 3: mean squared error of an action; what it is divided by comes later."""
+    prediction, target = _real(prediction), _real(target)
+    out = np.empty(prediction.shape[:-1])
+    for i in np.ndindex(out.shape):
+        out[i] = math.fsum((float(a) - float(b)) ** 2 for a, b in zip(prediction[i], target[i], strict=True))
+        out[i] /= prediction.shape[-1]
+    return out
+
+
+def _log_sigmoid(x: float) -> float:
+    return -float(np.logaddexp(0.0, -x))
+
+
+def preference_loss(
+    chosen_log_ratio: ArrayLike,
+    rejected_log_ratio: ArrayLike,
+    *,
+    kind: str = "dpo",
+    kl_weight: float = 0.1,
+    label_smoothing: float | None = None,
+) -> Array:
+    """DPO (2305.18290), its noisy labels, robust DPO (2403.00409), EXO (2402.00856), IPO (2310.12036), SLiC
+    (2305.10425), NCA (2402.05369), BCO (2404.04656), SPPO (2405.00675), APO (2408.06266): as the papers write them."""
+    chosen, rejected = _real(chosen_log_ratio), _real(rejected_log_ratio)
+    e = 0.0 if label_smoothing is None else label_smoothing
+    out = np.empty(chosen.shape)
+
+    def sigmoid(x: float) -> float:
+        return math.exp(_log_sigmoid(x))
+
+    def loss(won: float, lost: float) -> float:
+        c, r = kl_weight * won, kl_weight * lost
+        h = c - r
+        match kind:
+            case "dpo":
+                return -_log_sigmoid(h)
+            case "cdpo":
+                return -(1 - e) * _log_sigmoid(h) - e * _log_sigmoid(-h)
+            case "robust_dpo":
+                return (-(1 - e) * _log_sigmoid(h) + e * _log_sigmoid(-h)) / (1 - 2 * e)
+            case "exo":  # the divergence of (sigma(h), sigma(-h)) from (1 - e, e)
+                return float(entropy([sigmoid(h), sigmoid(-h)], [1 - e, e]))
+            case "ipo":
+                return (won - lost - 1 / (2 * kl_weight)) ** 2
+            case "hinge":
+                return max(0.0, 1 - h)
+            case "nca":
+                return -_log_sigmoid(c) - 0.5 * (_log_sigmoid(-c) + _log_sigmoid(-r))
+            case "bco":
+                return -_log_sigmoid(c) - _log_sigmoid(-r)
+            case "sppo":
+                return (won - 1 / (2 * kl_weight)) ** 2 + (lost + 1 / (2 * kl_weight)) ** 2
+            case "apo_zero":
+                return 1 - sigmoid(c) + sigmoid(r)
+        return sigmoid(c) + 1 - sigmoid(c - r)
+
+    for i in np.ndindex(chosen.shape):
+        out[i] = loss(float(chosen[i]), float(rejected[i]))
+    return out
+
+
+def reward_regression_loss(
+    log_ratio: ArrayLike, target: ArrayLike, *, kind: str = "rebel", kl_weight: float = 0.1
+) -> Array:
+    """REBEL (2404.16767) on differences; QRPO (2507.08068), whose Z is the integral of e^(u / beta) over [0, 1]."""
+    log_ratio, target = _real(log_ratio), _real(target)
+    log_z = math.log(kl_weight * math.expm1(1 / kl_weight)) if kind == "qrpo" else 0.0
+    out = np.empty(target.shape)
+    for i in np.ndindex(target.shape):
+        out[i] = (target[i] - kl_weight * log_z - kl_weight * log_ratio[i]) ** 2
+    return out
+
+
+def path_consistency_loss(
+    value: ArrayLike,
+    next_value: ArrayLike,
+    reward: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    n: int,
+    kl_weight: float = 0.1,
+    discount: float = 1.0,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """Nachum et al. 2017 (1702.08892): the square of V less what n steps earn, less V at their end."""
+    value, next_value, reward, ratio = (_real(x) for x in (value, next_value, reward, log_ratio))
+    terminated, done = _flag(terminated), _flag(done)
+    exists = np.broadcast_to(True if mask is None else _flag(mask), value.shape)
+    out = np.zeros(value.shape)
+    steps = value.shape[-1]
+    for i in np.ndindex(value.shape[:-1]):
+        for t in range(steps):
+            if not exists[i][t]:
+                continue
+            earned, k = 0.0, t
+            while True:
+                earned += discount ** (k - t) * (reward[i][k] - kl_weight * ratio[i][k])
+                if k - t + 1 == n or done[i][k] or k == steps - 1 or not exists[i][k + 1]:
+                    break
+                k += 1
+            beyond = 0.0 if terminated[i][k] else discount ** (k - t + 1) * next_value[i][k]
+            out[i][t] = (value[i][t] - earned - beyond) ** 2
     return out
 
 
@@ -1474,6 +1717,18 @@ ORACLES: dict[str, Callable[..., Any]] = {
         combo_penalty,
         mcq_loss,
         uniform_log_density,
+        hindsight_goals,
+        goal_reward,
+        hierarchical_advantages,
+        contrastive_loss,
+        quasimetric_losses,
+        transitive_target,
+        transitive_weights,
+        sequence_log_prob,
+        sequence_action_loss,
+        preference_loss,
+        reward_regression_loss,
+        path_consistency_loss,
         polyak_update_,
         awr_weights,
         crr_weights,

@@ -134,6 +134,25 @@ def names(page: str, section: str) -> dict[str, Any]:
             **{"v_u": drawn(B, A), "v_c": drawn(B, A), "out": drawn(B, A), "g": drawn(B, A), "w": 1.5},
             **{"share": torch.rand(B), "variance": torch.rand(B), "out_behavior": drawn(B, A), "q": drawn(E, B)},
         },
+        "goal": {
+            **{name: torch.arange(B) + ahead for name, ahead in (("index", 0), ("end", 9), ("j", 40), ("goal", 2))},
+            **{"u": torch.rand(B, 2), "v": drawn(B), "w": drawn(B), "s": drawn(B), "n": drawn(B)},
+        },
+        "reachability": {
+            **{"f": drawn(E, B, B), "own": torch.arange(B), "far": drawn(B).exp(), "near": drawn(B).exp()},
+            **{"log_m": torch.tensor(0.3), "m": torch.tensor(1.3), "first": torch.rand(E, B), "y": torch.rand(B)},
+            **{"second": torch.rand(E, B), "n": torch.arange(B), "k": torch.arange(B)},
+        },
+        "sequence": {
+            **{"lp": drawn(B, 4), "mask": torch.rand(B, 4) < 0.7},
+            **{"a": drawn(B, 4, A), "y": drawn(B, 4, A)},
+        },
+        "language": {
+            **{name: drawn(B) for name in ("c", "r", "c_mean", "r_mean", "lp_c", "lp_r", "R_c", "R_r")},
+            **{"q": torch.rand(B), "eta": 2.0, "steps": 4, "beta": 0.3},
+            **{name: drawn(B, 4) for name in ("v", "next_v", "rows_r", "lr")},
+            **{name: torch.arange(4).expand(B, 4) == 3 for name in ("terminated", "done")},
+        },
         "weights": {"a": 3 * drawn(B), "w": drawn(B).exp(), "log_weight": drawn(B), "chosen": drawn(B) > 0},
         "conservative": {
             "q": drawn(E, B, N),
@@ -199,7 +218,7 @@ def test_every_recipe_runs(page: str, section: str, code: str) -> None:
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             assert bool(leaf.isfinite().all())
         else:
-            assert leaf is None or leaf.dtype == torch.bool
+            assert leaf is None or leaf.dtype in (torch.bool, torch.int64)
 
 
 def discounted(x: SimpleNamespace, end: Tensor, discount: float = 0.9) -> Tensor:

@@ -176,6 +176,16 @@ def check_index(function: str, argument: str, index: Tensor, what: str) -> None:
         refuse(ValueError, function, argument, f"shape [M] of at least one {what}", describe(index), "Give it one.")
 
 
+def check_integers(function: str, like: str, shape: torch.Size, *, critics: bool = False, **tensors: Tensor) -> None:
+    """Refuse anything but int64 tensors of the given shape, that of `like`, or of its trailing part after critics."""
+    for argument, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
+            mend = f"Convert it with torch.as_tensor({argument}).long() if these are whole numbers."
+            refuse(TypeError, function, argument, "an int64 tensor", describe(tensor), mend)
+        if tensor.shape != shape and not (critics and _leads(tensor.shape, shape)):
+            refuse_shape(function, argument, tensor, [shape], like)
+
+
 def check_few_axes(function: str, argument: str, tensor: Tensor) -> None:
     """Refuse the axes of an image, of which the last is no list of dimensions."""
     if tensor.ndim > 3:

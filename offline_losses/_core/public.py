@@ -26,7 +26,14 @@ _LOGARITHM = "log_std, its logarithm"
 OURS: Mapping[str, Mapping[str, str]] = {
     "tau": {"expectile": "expectile", "quantile": "quantile", "polyak": "polyak", "temperature": "temperature"},
     "alpha": {"q_weight": "q_weight", "temperature": "temperature", "penalty_weight": "penalty_weight"},
-    "beta": {"temperature": _DIVIDES, "q_weight": "q_weight", "penalty_weight": "penalty_weight"},
+    "beta": {
+        "temperature": _DIVIDES,
+        "q_weight": "q_weight",
+        "penalty_weight": "penalty_weight",
+        "kl_weight": "kl_weight",
+    },
+    "eta": {"kl_weight": "kl_weight, 1 / eta"},
+    "loss_type": {"kind": "kind"},
     "gamma": {"discount": "discount"},
     "lam": {
         "lambda_": "lambda_",

@@ -93,6 +93,8 @@ def test_one_device(case: Case, module: Any) -> None:
     tensors = [name for name in [*case.of(Values), *case.of(Flags)] if inputs[name].ndim]
     if case.row.name == "double_q_target":  # PyTorch lets indices without values gather; a card refuses
         tensors = ["reward", "terminated"]
+    if case.row.name == "quasimetric_losses":  # each of its losses is of one tensor and may lie where it likes
+        return
     for name in tensors[1:]:
         elsewhere = {**inputs, name: inputs[name].to("meta")}
         with pytest.raises(ValueError, match=rf"\w+: {name}: expected a tensor on .+{name}\.to\(\w+\.device\)\."):

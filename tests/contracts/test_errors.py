@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, Case, Count, Flags, Index, Knob, Option, Values
+from ledger import CASES, Case, Count, Flags, Index, Knob, Option, Rows, Values
 
 import offline_losses
 
@@ -19,7 +19,8 @@ Wrong = tuple[str, Any, type[Exception]]
 def wrong_inputs(case: Case) -> Iterator[Wrong]:
     """An argument, a wrong value for it, and the error that it must meet."""
     inputs = case.build(BATCH)
-    tensors = [name for name in [*case.of(Values), *case.of(Flags)] if getattr(case.arguments[name], "batched", True)]
+    every = [*case.of(Values), *case.of(Flags), *case.of(Rows)]
+    tensors = [name for name in every if getattr(case.arguments[name], "batched", True)]
     for name, argument in case.of(Values).items():
         yield name, inputs[name].long(), TypeError
         yield name, inputs[name].numpy(), TypeError
@@ -48,6 +49,10 @@ def wrong_inputs(case: Case) -> Iterator[Wrong]:
     for name, argument in case.of(Count).items():
         yield from ((name, value, ValueError) for value in argument.outside)
         yield name, 1.5, TypeError
+    for name in case.of(Rows):
+        yield name, inputs[name].double(), TypeError
+        yield name, inputs[name].int(), TypeError
+        yield name, inputs[name].numpy(), TypeError
     for name in case.of(Index):
         yield name, [0], TypeError
         yield name, inputs[name].int(), TypeError

@@ -37,7 +37,7 @@ def test_the_row_names_the_arguments_of_the_signature(row: Row) -> None:
         assert parameters.pop(name).kind is inspect.Parameter.KEYWORD_ONLY
     assert list(parameters) == list(row.arguments)
     for name, argument in row.arguments.items():
-        needed = isinstance(argument, (ledger.Values, ledger.Flags, ledger.Index)) and not (
+        needed = isinstance(argument, (ledger.Values, ledger.Flags, ledger.Index, ledger.Rows)) and not (
             getattr(argument, "optional", False)
         )
         assert (parameters[name].kind is inspect.Parameter.KEYWORD_ONLY) == (not needed), name
@@ -74,6 +74,9 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "guided_field",
             "diffusion_point",
             "diffusion_prediction",
+            "hindsight_goals",
+            "goal_reward",
+            "hierarchical_advantages",
         }
 
 
