@@ -1,6 +1,7 @@
 """Losses and components of offline reinforcement learning as pure PyTorch functions."""
 
 from offline_losses import _compile  # noqa: F401  formulas find the compiler registered
+from offline_losses.behavior import ddpg_bc_loss, rebrac_policy_loss, rebrac_target
 from offline_losses.chunks import chunk_return
 from offline_losses.conservative import (
     CQLLagrangeLosses,
@@ -12,6 +13,12 @@ from offline_losses.conservative import (
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
 from offline_losses.diffusion import diffusion_loss, diffusion_point, diffusion_prediction
+from offline_losses.discrete import (
+    advantage_learning_reward,
+    discrete_sac_loss,
+    discrete_soft_target,
+    munchausen_reward,
+)
 from offline_losses.distance import mmd_penalty, nearest_distance_penalty
 from offline_losses.distributional import (
     categorical_loss,
@@ -21,9 +28,17 @@ from offline_losses.distributional import (
     quantile_huber_loss,
     two_hot,
 )
+from offline_losses.divergence import categorical_kl_penalty, gaussian_kl_penalty, sampled_kl_penalty
 from offline_losses.ends import check_ends
 from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
 from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
+from offline_losses.extraction import (
+    advantage_indicator,
+    best_of_n,
+    mpo_temperature_loss,
+    mpo_weights,
+    top_fraction_weights,
+)
 from offline_losses.filters import (
     ObservationStatistics,
     episode_return,
@@ -68,6 +83,8 @@ from offline_losses.regression import expectile_loss, huber_loss, quantile_loss,
 from offline_losses.relabel import relabel_return
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
 from offline_losses.sequence import sequence_action_loss, sequence_log_prob
+from offline_losses.smoothing import smoothed_action
+from offline_losses.squash import signed_hyperbolic, signed_parabolic, symexp, symlog
 from offline_losses.support import elbo_loss, evidence_lower_bound, spot_penalty, support_mask
 from offline_losses.targets import (
     bellman_target,
@@ -80,7 +97,14 @@ from offline_losses.uncertainty import diversity_penalty, ensemble_lower_bound, 
 from offline_losses.update import compile_update
 from offline_losses.value_flow import floq_loss, value_flow_loss
 from offline_losses.vtrace import vtrace_advantage, vtrace_return
-from offline_losses.weights import awr_weights, crr_weights, effective_sample_size, normalize_weights
+from offline_losses.weights import (
+    NormalizedAdvantage,
+    awr_weights,
+    crr_weights,
+    effective_sample_size,
+    normalize_advantage,
+    normalize_weights,
+)
 
 __version__ = "0.1.0"
 
@@ -88,13 +112,18 @@ __all__ = [
     "CQLLagrangeLosses",
     "GoalReward",
     "HierarchicalAdvantages",
+    "NormalizedAdvantage",
     "ObservationStatistics",
     "QuasimetricLosses",
+    "advantage_indicator",
+    "advantage_learning_reward",
     "awr_weights",
     "bellman_target",
+    "best_of_n",
     "binary_expectile_loss",
     "calibrated_value",
     "candidate_max_value",
+    "categorical_kl_penalty",
     "categorical_loss",
     "categorical_projection",
     "categorical_value",
@@ -107,10 +136,13 @@ __all__ = [
     "cql_logsumexp_penalty",
     "cql_max_penalty",
     "crr_weights",
+    "ddpg_bc_loss",
     "diffusion_loss",
     "diffusion_point",
     "diffusion_prediction",
     "discounted_return",
+    "discrete_sac_loss",
+    "discrete_soft_target",
     "distillation_loss",
     "diversity_penalty",
     "double_q_target",
@@ -129,6 +161,7 @@ __all__ = [
     "floq_loss",
     "flow_matching_loss",
     "flow_point",
+    "gaussian_kl_penalty",
     "gaussian_log_prob",
     "generalized_advantage",
     "goal_reward",
@@ -142,9 +175,13 @@ __all__ = [
     "linear_recurrence",
     "mcq_loss",
     "mmd_penalty",
+    "mpo_temperature_loss",
+    "mpo_weights",
+    "munchausen_reward",
     "n_step_return",
     "nearest_distance_penalty",
     "nll_loss",
+    "normalize_advantage",
     "normalize_observation",
     "normalize_weights",
     "observation_statistics",
@@ -156,14 +193,20 @@ __all__ = [
     "quantile_huber_loss",
     "quantile_loss",
     "quasimetric_losses",
+    "rebrac_policy_loss",
+    "rebrac_target",
     "relabel_return",
     "retrace_return",
     "return_filter",
     "reward_regression_loss",
     "reward_scale",
     "sac_policy_loss",
+    "sampled_kl_penalty",
     "sequence_action_loss",
     "sequence_log_prob",
+    "signed_hyperbolic",
+    "signed_parabolic",
+    "smoothed_action",
     "soft_bellman_target",
     "soft_value",
     "softmax_entropy",
@@ -173,9 +216,12 @@ __all__ = [
     "spot_penalty",
     "squared_loss",
     "support_mask",
+    "symexp",
+    "symlog",
     "tanh_gaussian_log_prob",
     "td3_bc_loss",
     "temperature_loss",
+    "top_fraction_weights",
     "trace_return",
     "transitive_target",
     "transitive_weights",

@@ -22,7 +22,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, times, upcast
+from offline_losses._core.reduce import mean_size, reduce, select, times, upcast
 
 
 @public
@@ -123,8 +123,7 @@ def td3_bc_loss(
     check_knob("td3_bc_loss", "q_weight", q_weight, 0.0)
     check_knob("td3_bc_loss", "epsilon", epsilon, 0.0)
     value = select(mask, upcast(q))
-    size = reduce(value.detach().abs(), mask, None, "mean")
-    normalizer = torch.maximum(size, scalar(epsilon, size))
+    normalizer = mean_size(value, mask, epsilon)
     rows = None if mask is None else mask.unsqueeze(-1)
     difference = select(rows, upcast(policy_action) - upcast(data_action))
     distance = difference.square().mean(-1)

@@ -6,14 +6,21 @@ The temperature divides the advantage.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, present
+from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, check_shape, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_mean, relative, scalar, select, total, upcast
+from offline_losses._core.reduce import over_mean, relative, scalar, select, summed, total, upcast
+
+
+class NormalizedAdvantage(NamedTuple):
+    """An advantage `[*batch]` over the root of a moving mean of its square, and that mean, 0-d, for the next step."""
+
+    advantage: Tensor
+    mean_square: Tensor
 
 
 @public
@@ -173,6 +180,58 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
     return total(share).square() / total(share.square()).clamp(min=1)
 
 
+@public
+def normalize_advantage(
+    advantage: Tensor, mean_square: Tensor, *, rate: Knob = 0.01, mask: Tensor | None = None
+) -> NormalizedAdvantage:
+    r"""Advantage over the root of a moving mean of its square, so that one temperature fits all scales of reward.
+
+    $$\tilde A = \frac A {\sqrt{c'}}, \qquad c' = c + \rho \left( \text{mean}(A^2) - c \right)$$
+
+    Nothing is stored: what comes back as `mean_square` is passed in again at the next step. It moves slowly, unlike the
+    statistics of a batch, which would make a sample's weight depend on its neighbors.
+
+    Args:
+        advantage: `[*batch]`, units of return.
+        mean_square: 0-d, $c$, of the last step, units of return squared; the first one for instance
+            `advantage.square().mean()`.
+        rate: $\rho$ in (0, 1]; 1 is the mean square of this batch.
+        mask: bool `[*batch]`, True where the sample exists; only these count.
+
+    Returns:
+        `NormalizedAdvantage(advantage, mean_square)`, `[*batch]` and 0-d, float32 or wider; the advantage is 0 where
+        masked, and everywhere while the mean square is 0. Without samples the mean square stays what it was.
+
+    Gradient:
+        `advantage`, as if the mean square were a constant; `mean_square` is detached.
+
+    Raises:
+        ValueError: shapes that differ, `rate` out of range.
+        TypeError: not a tensor, integer values, a mask that is not bool.
+
+    Examples:
+        >>> import torch
+        >>> normalize_advantage(torch.tensor([2.0, -2.0]), torch.tensor(0.0), rate=1.0)
+        NormalizedAdvantage(advantage=tensor([ 1., -1.]), mean_square=tensor(4.))
+
+    Reference:
+        Wang et al., Exponentially Weighted Imitation Learning for Batched Historical Data (MARWIL), NeurIPS 2018. The
+        rate is far lower in public code: see [Lineage](../lineage/weights.md#normalize_advantage).
+    """
+    existing = _existing("normalize_advantage", advantage, mask, "advantage")
+    check_float("normalize_advantage", mean_square=mean_square)
+    check_shape("normalize_advantage", "a scalar", torch.Size(()), mean_square=mean_square)
+    check_knob("normalize_advantage", "rate", rate, 0.0, 1.0, "(]")
+    dtype = summed(advantage, mean_square)
+    last = upcast(mean_square.detach())
+    count = scalar(existing.numel(), last) if mask is None else mask.sum()
+    mean = torch.where(count > 0, total(existing.detach().square()) / count.clamp(min=1), last)
+    moved = (last + rate * (mean - last)).detach()
+    positive = moved > 0
+    normalized = torch.where(positive, existing / torch.where(positive, moved, 1.0).sqrt(), 0.0)
+    return NormalizedAdvantage(normalized.to(dtype), moved.to(dtype))
+
+
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:
     exponent = upcast(advantage.detach()) / temperature
     bound = scalar(max_weight, exponent)
@@ -184,7 +243,7 @@ def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tens
     return weight.to(advantage.dtype)
 
 
-def _existing(function: str, weight: Tensor, mask: Tensor | None) -> Tensor:
-    check_float(function, weight=weight)
-    check_flags(function, weight.shape, **present(mask=mask))
-    return select(mask, upcast(weight))
+def _existing(function: str, x: Tensor, mask: Tensor | None, argument: str = "weight") -> Tensor:
+    check_float(function, **{argument: x})
+    check_flags(function, x.shape, **present(mask=mask))
+    return select(mask, upcast(x))

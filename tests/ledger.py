@@ -90,6 +90,8 @@ _LEVEL = Knob(0.8, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.7, 0.9))
 _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
 _NOT_NEGATIVE = Knob(0.7, (-1.0, float("nan")), (0.0, 0.2, 0.5, 1.0, 2.0))
 _UNIT = Knob(0.9, (-0.1, 1.5, float("nan")), (0.0, 0.5, 0.9, 0.99, 1.0))
+_SHARE = Knob(0.4, (0.0, 1.5, -1.0), (0.1, 0.3, 0.5, 0.8, 1.0))
+_SMALL = Knob(1e-6, (0.0, -1.0), (1e-8, 1e-6, 1e-3, 0.1, 10.0))
 _ANY = Knob(0.5, (float("nan"), float("inf")), (-2.0, -1.0, 0.0, 1.0, 3.0))
 _EXPONENT = Knob(1.5, (0.0, -1.0, 100.0, float("nan")), (0.5, 1.0, 2.0, 7.0, 50.0))
 _BOUND = Knob(3.0, (0.0, -1.0, float("nan")), (0.5, 1.0, 2.0, 3.0, 100.0))
@@ -126,7 +128,7 @@ class Row:
     @property
     def detached(self) -> bool:
         """Whether nothing that comes out carries a gradient."""
-        return self.constant or self.name.endswith(("_weights", "_filter", "_mask"))
+        return self.constant or self.name.endswith(("_weights", "_filter", "_mask", "_indicator"))
 
 
 @dataclass(frozen=True)
@@ -351,7 +353,7 @@ LEDGER = [
         "return_filter",
         {
             **_STEPS,
-            "fraction": Knob(0.4, (0.0, 1.5, -1.0), (0.1, 0.3, 0.5, 0.8, 1.0)),
+            "fraction": _SHARE,
             "discount": _UNIT,
             "by": Option("steps"),
         },
@@ -586,6 +588,41 @@ LEDGER = [
         alternatives=("action", "pre_tanh"),
         sums=True,
     ),
+    Row("mpo_weights", {"q": Values("N"), "temperature": _POSITIVE}),
+    Row(
+        "mpo_temperature_loss",
+        {"log_temperature": Values(batched=False), "q": Values("N", gradient=False), "max_kl": _POSITIVE},
+    ),
+    Row(
+        "top_fraction_weights",
+        {"advantage": Values(), "fraction": _SHARE, "mask": Flags(optional=True)},
+        batch_statistic=True,
+    ),
+    Row(
+        "advantage_indicator",
+        {"advantage": Values(), "fraction": _SHARE, "mask": Flags(optional=True)},
+        batch_statistic=True,
+    ),
+    Row("best_of_n", {"q": Values("N", gradient=False), "action": Values("NA")}),
+    Row(
+        "gaussian_kl_penalty",
+        {
+            "mean": Values("A"),
+            "log_std": Values("A", high=1.0),
+            "reference_mean": Values("A"),
+            "reference_log_std": Values("A", batched=False, high=1.0),
+        },
+    ),
+    Row("categorical_kl_penalty", {"logits": Values("N"), "reference_logits": Values("N")}),
+    Row(
+        "sampled_kl_penalty",
+        {
+            "log_prob": Values(),
+            "reference_log_prob": Values(),
+            "estimator": Option("k3"),
+            "max_exponent": _EXPONENT,
+        },
+    ),
     Row(
         "td3_bc_loss",
         {
@@ -593,9 +630,92 @@ LEDGER = [
             "policy_action": Values("A"),
             "data_action": Values("A"),
             "q_weight": _POSITIVE,
-            "epsilon": Knob(1e-6, (0.0, -1.0), (1e-8, 1e-6, 1e-3, 0.1, 10.0)),
+            "epsilon": _SMALL,
         },
         batch_statistic=True,
+    ),
+    Row(
+        "ddpg_bc_loss",
+        {"q": Values(), "log_prob": Values(), "bc_weight": _NOT_NEGATIVE, "epsilon": _SMALL},
+        batch_statistic=True,
+    ),
+    Row(
+        "rebrac_policy_loss",
+        {
+            "q": Values(),
+            "policy_action": Values("A"),
+            "data_action": Values("A"),
+            "bc_weight": _NOT_NEGATIVE,
+            "epsilon": _SMALL,
+        },
+        batch_statistic=True,
+    ),
+    Row(
+        "rebrac_target",
+        {
+            **_REWARD,
+            "next_value": Values(),
+            "next_policy_action": Values("A"),
+            "next_data_action": Values("A"),
+            "terminated": Flags(),
+            "done": Flags(),
+            "bc_weight": _NOT_NEGATIVE,
+            "discount": _UNIT,
+        },
+        sums=True,
+    ),
+    Row("discrete_sac_loss", {"logits": Values("N"), "q": Values("N"), "temperature": _NOT_NEGATIVE}),
+    Row(
+        "discrete_soft_target",
+        {
+            **_REWARD,
+            "next_q": Values("N"),
+            "next_logits": Values("N"),
+            "terminated": Flags(),
+            "temperature": _NOT_NEGATIVE,
+            "discount": _UNIT,
+        },
+        sums=True,
+    ),
+    Row(
+        "munchausen_reward",
+        {
+            **_REWARD,
+            "log_prob": Values(high=1.0),
+            "temperature": _NOT_NEGATIVE,
+            "bonus_weight": _UNIT,
+            "min_bonus": Knob(-0.7, (0.5, float("nan")), (-3.0, -1.0, -0.5, -0.1, 0.0)),
+        },
+    ),
+    Row(
+        "advantage_learning_reward",
+        {**_REWARD, "q_data": Values(), "value": Values(), "bonus_weight": _UNIT},
+    ),
+    Row("symlog", {"x": Values()}),
+    Row("symexp", {"x": Values()}),
+    Row("signed_hyperbolic", {"x": Values(), "epsilon": _NOT_NEGATIVE}),
+    Row("signed_parabolic", {"x": Values(), "epsilon": _NOT_NEGATIVE}),
+    Row(
+        "smoothed_action",
+        {
+            "action": Values("A", low=-1.0, high=1.0),
+            "noise": Values("A"),
+            "low": Values("A", batched=False, low=-1.1, high=-0.9),
+            "high": Values("A", batched=False, low=0.9, high=1.1),
+            "noise_scale": Knob(0.3, (-1.0, float("nan")), (0.0, 0.1, 0.2, 0.5, 1.0)),
+            "max_noise": Knob(0.4, (-1.0, float("nan")), (0.0, 0.1, 0.3, 0.5, 2.0)),
+        },
+    ),
+    Row(
+        "normalize_advantage",
+        {
+            "advantage": Values(),
+            "mean_square": Values(batched=False, low=0.5, gradient=False),
+            "rate": Knob(0.3, (0.0, 1.5, -0.1, float("nan")), (0.01, 0.1, 0.5, 0.9, 1.0)),
+            "mask": Flags(optional=True),
+        },
+        batch_statistic=True,
+        sums=True,
     ),
     Row("sac_policy_loss", {"log_prob": Values(), "q": Values(), "temperature": _NOT_NEGATIVE}),
     Row(

@@ -1664,6 +1664,294 @@ def nearest_distance_penalty(
     return out
 
 
+# From values to actions.
+
+
+def mpo_weights(q: ArrayLike, *, temperature: float = 1.0) -> Array:
+    """Abdolmaleki et al. 2018 (1806.06920), E-step: exp(Q / temperature) over its sum, of the samples of a state."""
+    return softmax_weights(q, temperature=temperature)
+
+
+def mpo_temperature_loss(log_temperature: ArrayLike, q: ArrayLike, *, max_kl: float = 0.1) -> Array:
+    """The dual of that step: temperature (bound + log of the samples' mean of exp(Q / temperature))."""
+    q, temperature = _real(q), math.exp(float(_real(log_temperature)))
+    out = np.zeros(q.shape[:-1])
+    for i in np.ndindex(out.shape):
+        samples = [x for x in q[i].tolist() if x > -math.inf]
+        if samples:
+            log_mean = logsumexp([x / temperature for x in samples]) - math.log(len(samples))
+            out[i] = temperature * (max_kl + log_mean)
+    return out
+
+
+def advantage_indicator(advantage: ArrayLike, *, fraction: float = 0.3, mask: ArrayLike | None = None) -> Flags:
+    """Whether a sample is among the best; the earlier one of equals, and at least one."""
+    advantage = _real(advantage)
+    exists = np.broadcast_to(True if mask is None else _flag(mask), advantage.shape)
+    ranked = sorted((-advantage[i], i) for i in np.ndindex(advantage.shape) if exists[i])
+    count = max(1, math.floor(fraction * len(ranked) + 0.5))
+    out = np.zeros(advantage.shape, dtype=bool)
+    for _, i in ranked[:count]:
+        out[i] = True
+    return out
+
+
+def top_fraction_weights(advantage: ArrayLike, *, fraction: float = 0.5, mask: ArrayLike | None = None) -> Array:
+    """Song et al. 2019 (1909.12238): the best share of the batch, as zeros and ones."""
+    return _real(advantage_indicator(advantage, fraction=fraction, mask=mask))
+
+
+def best_of_n(q: ArrayLike, action: ArrayLike) -> Array:
+    """Fujimoto et al. 2019 (1812.02900): the candidate with the largest Q, the first of equals."""
+    q, action = _real(q), _real(action)
+    out = np.zeros((*q.shape[:-1], action.shape[-1]))
+    for i in np.ndindex(q.shape[:-1]):
+        values = q[i].tolist()
+        if max(values) > -math.inf:
+            out[i] = action[i][values.index(max(values))]
+    return out
+
+
+# How far a policy has moved.
+
+
+def gaussian_kl_penalty(
+    mean: ArrayLike, log_std: ArrayLike, reference_mean: ArrayLike, reference_log_std: ArrayLike
+) -> Array:
+    """Kullback & Leibler 1951, of two normal distributions in each dimension, summed."""
+    mean = _real(mean)
+    other, log_s, log_r = (np.broadcast_to(_real(x), mean.shape) for x in (reference_mean, log_std, reference_log_std))
+    out = np.zeros(mean.shape[:-1])
+    for i in np.ndindex(mean.shape):
+        s, r = math.exp(log_s[i]), math.exp(log_r[i])
+        out[i[:-1]] += math.log(r / s) + (s * s + (mean[i] - other[i]) ** 2) / (2 * r * r) - 0.5
+    return out
+
+
+def categorical_kl_penalty(logits: ArrayLike, reference_logits: ArrayLike) -> Array:
+    """Kullback & Leibler 1951, of two distributions over finitely many actions."""
+    logits, reference = _real(logits), _real(reference_logits)
+    out = np.zeros(logits.shape[:-1])
+    for i in np.ndindex(out.shape):
+        log_p, log_q = logits[i] - logsumexp(logits[i]), reference[i] - logsumexp(reference[i])
+        out[i] = math.fsum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True) if p > -math.inf)
+    return out
+
+
+def sampled_kl_penalty(
+    log_prob: ArrayLike, reference_log_prob: ArrayLike, *, estimator: str = "k3", max_exponent: float = 20.0
+) -> Array:
+    """Schulman 2020 (Approximating KL Divergence): k1, k2 or k3, its exponential a line beyond a bound."""
+    log_prob, reference = _real(log_prob), _real(reference_log_prob)
+    out = np.zeros(log_prob.shape)
+    for i in np.ndindex(out.shape):
+        x = log_prob[i] - reference[i]
+        k3 = _exponential(-x, max_exponent) - 1 + x
+        out[i] = {"k1": x, "k2": x * x / 2, "k3": k3}[estimator]
+    return out
+
+
+# Policies that pay for leaving the data.
+
+
+def _mean_size(q: Array, epsilon: float, mask: ArrayLike | None) -> float:
+    exists = np.broadcast_to(True if mask is None else _flag(mask), q.shape)
+    sizes = [abs(float(q[i])) for i in np.ndindex(q.shape) if exists[i]]
+    return max(math.fsum(sizes) / max(1, len(sizes)), epsilon)
+
+
+def ddpg_bc_loss(
+    q: ArrayLike,
+    log_prob: ArrayLike,
+    *,
+    bc_weight: float = 1.0,
+    epsilon: float = 1e-6,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """Park et al. 2024 (2406.09329): Q over its mean size, and the data's log-probability."""
+    q, log_prob = _real(q), _real(log_prob)
+    size, out = _mean_size(q, epsilon, mask), np.empty(q.shape)
+    for i in np.ndindex(q.shape):
+        out[i] = -q[i] / size - bc_weight * log_prob[i]
+    return out
+
+
+def rebrac_policy_loss(
+    q: ArrayLike,
+    policy_action: ArrayLike,
+    data_action: ArrayLike,
+    *,
+    bc_weight: float = 0.01,
+    epsilon: float = 1e-6,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """Tarasov et al. 2023 (2305.09836): squared distance, summed over dimensions, less Q over its mean size."""
+    q, policy, data = _real(q), _real(policy_action), _real(data_action)
+    size, out = _mean_size(q, epsilon, mask), np.empty(q.shape)
+    for i in np.ndindex(q.shape):
+        distance = math.fsum((float(p) - float(a)) ** 2 for p, a in zip(policy[i], data[i], strict=True))
+        out[i] = bc_weight * distance - q[i] / size
+    return out
+
+
+def rebrac_target(
+    reward: ArrayLike,
+    next_value: ArrayLike,
+    next_policy_action: ArrayLike,
+    next_data_action: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    bc_weight: float = 0.01,
+    discount: float = 0.99,
+) -> Array:
+    """The same paper: the next value pays for its distance from the data's next action, if there is one."""
+    reward, value = _real(reward), _real(next_value)
+    policy, data = _real(next_policy_action), _real(next_data_action)
+    terminated, done, out = _flag(terminated), _flag(done), reward.copy()
+    for i in np.ndindex(reward.shape):
+        if not terminated[i]:
+            distance = sum((float(p) - float(a)) ** 2 for p, a in zip(policy[i], data[i], strict=True))
+            out[i] += discount * (value[i] - (0.0 if done[i] else bc_weight * distance))
+    return out
+
+
+# Policies over finitely many actions.
+
+
+def _soft_expectation(logits: Array, q: Array, temperature: float) -> float:
+    log_p = logits - logsumexp(logits)
+    terms = zip(log_p.tolist(), q.tolist(), strict=True)
+    return math.fsum(math.exp(p) * (x - temperature * p) for p, x in terms if p > -math.inf)
+
+
+def discrete_sac_loss(logits: ArrayLike, q: ArrayLike, *, temperature: float = 1.0) -> Array:
+    """Christodoulou 2019 (1910.07207): the expectation over all actions of temperature log pi - Q."""
+    logits, q = _real(logits), _real(q)
+    out = np.empty(q.shape[:-1])
+    for i in np.ndindex(out.shape):
+        out[i] = -_soft_expectation(logits[i], q[i], temperature)
+    return out
+
+
+def discrete_soft_target(
+    reward: ArrayLike,
+    next_q: ArrayLike,
+    next_logits: ArrayLike,
+    terminated: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    discount: float = 0.99,
+) -> Array:
+    """The same paper: the discounted expectation over all next actions of Q - temperature log pi."""
+    reward, q, logits = _real(reward), _real(next_q), _real(next_logits)
+    terminated, out = _flag(terminated), reward.copy()
+    for i in np.ndindex(reward.shape):
+        if not terminated[i]:
+            out[i] += discount * _soft_expectation(logits[i], q[i], temperature)
+    return out
+
+
+def munchausen_reward(
+    reward: ArrayLike,
+    log_prob: ArrayLike,
+    *,
+    temperature: float = 0.03,
+    bonus_weight: float = 0.9,
+    min_bonus: float = -1.0,
+) -> Array:
+    """Vieillard et al. 2020 (2007.14430): a share of temperature log pi, clipped, is added."""
+    reward, log_prob = _real(reward), _real(log_prob)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape):
+        out[i] = reward[i] + bonus_weight * min(max(temperature * log_prob[i], min_bonus), 0.0)
+    return out
+
+
+def advantage_learning_reward(
+    reward: ArrayLike, q_data: ArrayLike, value: ArrayLike, *, bonus_weight: float = 0.9
+) -> Array:
+    """Bellemare et al. 2016 (1512.04860): a share of the gap to the best action is subtracted."""
+    reward, q, value = _real(reward), _real(q_data), _real(value)
+    out = np.empty(reward.shape)
+    for i in np.ndindex(reward.shape):
+        out[i] = reward[i] - bonus_weight * (value[i] - q[i])
+    return out
+
+
+# Values of all sizes, actions with noise, advantages of a moving scale.
+
+
+def _odd(x: ArrayLike, of_size: Callable[[float], float]) -> Array:
+    x = _real(x)
+    out = np.empty(x.shape)
+    for i in np.ndindex(x.shape):
+        out[i] = math.copysign(of_size(abs(float(x[i]))), x[i])
+    return out
+
+
+def symlog(x: ArrayLike) -> Array:
+    """Hafner et al. 2023 (2301.04104): the logarithm of 1 + abs(x), with the sign of x."""
+    return _odd(x, math.log1p)
+
+
+def symexp(x: ArrayLike) -> Array:
+    """Hafner et al. 2023 (2301.04104): its inverse."""
+    return _odd(x, math.expm1)
+
+
+def signed_hyperbolic(x: ArrayLike, *, epsilon: float = 1e-3) -> Array:
+    """Pohlen et al. 2018 (1805.11593): a square root with a little of the identity."""
+    return _odd(x, lambda size: math.sqrt(size + 1) - 1 + epsilon * size)
+
+
+def signed_parabolic(x: ArrayLike, *, epsilon: float = 1e-3) -> Array:
+    """Pohlen et al. 2018 (1805.11593): its inverse, by bisection."""
+
+    def inverse(size: float) -> float:
+        low, high = 0.0, size * (size + 2)
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if math.sqrt(middle + 1) - 1 + epsilon * middle < size else (low, middle)
+        return (low + high) / 2
+
+    return _odd(x, inverse)
+
+
+def smoothed_action(
+    action: ArrayLike,
+    noise: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    noise_scale: float = 0.2,
+    max_noise: float = 0.5,
+) -> Array:
+    """Fujimoto et al. 2018 (1802.09477), target policy smoothing, in units of half the range of actions."""
+    action, noise, low, high = _real(action), _real(noise), _real(low), _real(high)
+    out = np.empty(action.shape)
+    for i in np.ndindex(action.shape):
+        least, most = low[i[-1]], high[i[-1]]
+        moved = action[i] + (most - least) / 2 * min(max(noise_scale * noise[i], -max_noise), max_noise)
+        out[i] = min(max(moved, least), most)
+    return out
+
+
+def normalize_advantage(
+    advantage: ArrayLike, mean_square: ArrayLike, *, rate: float = 0.01, mask: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Wang et al. 2018 (MARWIL): over the root of a moving mean of squares, of which this batch is a part."""
+    advantage, last = _real(advantage), float(_real(mean_square))
+    exists = np.broadcast_to(True if mask is None else _flag(mask), advantage.shape)
+    squares = [float(advantage[i]) ** 2 for i in np.ndindex(advantage.shape) if exists[i]]
+    moved = (1 - rate) * last + rate * math.fsum(squares) / len(squares) if squares else last
+    out = np.zeros(advantage.shape)
+    for i in np.ndindex(advantage.shape):
+        if exists[i] and moved > 0:
+            out[i] = advantage[i] / math.sqrt(moved)
+    return out, _real(moved)
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -1761,5 +2049,26 @@ ORACLES: dict[str, Callable[..., Any]] = {
         spot_penalty,
         mmd_penalty,
         nearest_distance_penalty,
+        mpo_weights,
+        mpo_temperature_loss,
+        top_fraction_weights,
+        advantage_indicator,
+        best_of_n,
+        gaussian_kl_penalty,
+        categorical_kl_penalty,
+        sampled_kl_penalty,
+        ddpg_bc_loss,
+        rebrac_policy_loss,
+        rebrac_target,
+        discrete_sac_loss,
+        discrete_soft_target,
+        munchausen_reward,
+        advantage_learning_reward,
+        symlog,
+        symexp,
+        signed_hyperbolic,
+        signed_parabolic,
+        smoothed_action,
+        normalize_advantage,
     )
 }

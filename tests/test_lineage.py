@@ -153,7 +153,13 @@ def names(page: str, section: str) -> dict[str, Any]:
             **{name: drawn(B, 4) for name in ("v", "next_v", "rows_r", "lr")},
             **{name: torch.arange(4).expand(B, 4) == 3 for name in ("terminated", "done")},
         },
-        "weights": {"a": 3 * drawn(B), "w": drawn(B).exp(), "log_weight": drawn(B), "chosen": drawn(B) > 0},
+        "weights": {
+            "c": torch.tensor(100.0),
+            "a": 3 * drawn(B),
+            "w": drawn(B).exp(),
+            "log_weight": drawn(B),
+            "chosen": drawn(B) > 0,
+        },
         "conservative": {
             "q": drawn(E, B, N),
             "q_data": drawn(E, B),
@@ -185,8 +191,40 @@ def names(page: str, section: str) -> dict[str, Any]:
             "q_min": drawn(B),
             "log_T": torch.tensor(-0.7),
         },
+        "squash": {"x": drawn(B), "eps": 0.01},
+        "smoothing": {
+            **{"action": drawn(B, A).tanh(), "noise": drawn(B, A), "ones": torch.ones(A)},
+            **{"low": torch.full((A,), -1.0), "high": torch.full((A,), 1.0)},
+        },
+        "extraction": {
+            **{"q": drawn(B, N), "a": drawn(B), "best": drawn(B) > 0, "log_T": torch.tensor(-0.7)},
+            **{"candidates": drawn(B, N, A), "log_prob": drawn(B, N), "w": drawn(B, N).softmax(-1)},
+        },
+        "divergence": {
+            **{"mu_0": drawn(B, A), "sigma_0": drawn(B, A).exp(), "mu_1": drawn(B, A), "sigma_1": drawn(B, A).exp()},
+            **{"mu": drawn(B, A), "log_std": drawn(B, A), "mu_slow": drawn(B, A), "log_std_slow": drawn(B, A)},
+            **{"logits": drawn(B, N), "reference_logits": drawn(B, N)},
+            **{"log_prob": drawn(B, STEPS), "ref_log_prob": drawn(B, STEPS)},
+        },
+        "behavior": {
+            **{"q": drawn(B), "policy_action": drawn(B, A), "action": drawn(B, A), "log_prob": drawn(B), "beta2": 0.02},
+            **{"r": drawn(B), "next_v": drawn(B), "next_policy_action": drawn(B, A), "next_action": drawn(B, A)},
+            **{"terminated": torch.rand(B) < 0.3, "observed_return": drawn(B)},
+        },
+        "discrete": {
+            **{"logits": drawn(B, N), "q": drawn(B, N), "next_q": drawn(B, N), "next_logits": drawn(B, N)},
+            **{
+                "r": drawn(B),
+                "terminated": torch.rand(B) < 0.3,
+                "interval": torch.ones(B),
+                "log_prob": -drawn(B).abs(),
+            },
+            **{"q_data": drawn(B), "v": drawn(B)},
+        },
     }
     found = {**vars(offline_losses), "torch": torch, "math": math, **numbers, **pages[page]}
+    if page == "behavior":
+        found["m"] = found["q"].abs().mean()
     if page == "policy":
         found["m"] = found["q"].abs().mean()
         found["w"] = found["w"] if section == "nll_loss" else 5.0

@@ -44,3 +44,17 @@ def effective_sample_size(axes: Axes) -> str:
     axes.set(xscale="log", xlabel="temperature", ylabel="effective samples", yticks=(1, 128, 256))
     axes.xaxis.set_major_formatter("{x:g}")
     return "how many of 256 samples count under awr_weights"
+
+
+def normalize_advantage(axes: Axes) -> str:
+    steps = 60
+    for rate in (0.02, 0.1, 0.5):
+        sizes, state = [], torch.tensor(1.0)
+        for step in range(steps):
+            advantage = torch.full((1,), 1.0 if step < steps // 2 else 5.0)
+            normalized, state = ol.normalize_advantage(advantage, state, rate=rate)
+            sizes.append(normalized.item())
+        axes.plot(range(steps), sizes, label=f"{rate}")
+    axes.set(xlabel="updates", ylabel="normalized advantage")
+    axes.legend(title="rate", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.95))
+    return "advantages of a sudden five times as large come back to one"

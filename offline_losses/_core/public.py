@@ -25,10 +25,17 @@ _LOGARITHM = "log_std, its logarithm"
 
 OURS: Mapping[str, Mapping[str, str]] = {
     "tau": {"expectile": "expectile", "quantile": "quantile", "polyak": "polyak", "temperature": "temperature"},
-    "alpha": {"q_weight": "q_weight", "temperature": "temperature", "penalty_weight": "penalty_weight"},
+    "alpha": {
+        "q_weight": "q_weight",
+        "bc_weight": "bc_weight",
+        "bonus_weight": "bonus_weight",
+        "temperature": "temperature",
+        "penalty_weight": "penalty_weight",
+    },
     "beta": {
         "temperature": _DIVIDES,
         "q_weight": "q_weight",
+        "bc_weight": "bc_weight",
         "penalty_weight": "penalty_weight",
         "kl_weight": "kl_weight",
     },
@@ -53,6 +60,7 @@ OURS: Mapping[str, Mapping[str, str]] = {
     "max_clip": {"max_exponent": "max_exponent"},
     "exp_adv_max": {"max_weight": "max_weight"},
     "kappa": {"delta": "delta"},
+    "epsilon": {"max_kl": "max_kl"},
     "eps": {"epsilon": "epsilon", "margin": "margin"},
     "input": {"prediction": "prediction"},
     "prediction": {"logits": "logits"},

@@ -95,6 +95,12 @@ def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: 
     return total(loss) / mask.expand_as(loss).sum().clamp(min=1)
 
 
+def mean_size(x: Tensor, mask: Tensor | None, least: Knob) -> Tensor:
+    """Mean of the existing elements' absolute values, or what it is at least; a constant for the gradient."""
+    size = reduce(x.detach().abs(), mask, None, "mean")
+    return torch.maximum(size, scalar(least, size))
+
+
 def total(x: Tensor, dim: int | None = None) -> Tensor:
     """The sum, over all elements or one axis; in generated code for the CPU in double precision.
 

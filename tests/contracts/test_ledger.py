@@ -77,6 +77,15 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "hindsight_goals",
             "goal_reward",
             "hierarchical_advantages",
+            "advantage_indicator",
+            "best_of_n",
+            "symlog",
+            "symexp",
+            "signed_hyperbolic",
+            "signed_parabolic",
+            "smoothed_action",
+            "munchausen_reward",
+            "advantage_learning_reward",
         }
 
 

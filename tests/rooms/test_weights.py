@@ -19,6 +19,7 @@ from offline_losses import (
     crr_weights,
     effective_sample_size,
     nll_loss,
+    normalize_advantage,
     normalize_weights,
     softmax_weights,
 )
@@ -252,3 +253,46 @@ def test_no_weight_is_no_loss() -> None:
     assert log_prob.grad is not None
     assert log_prob.grad.tolist() == [-2, 0, 0]
     assert nll_loss(log_prob, weight=torch.tensor([2.0, 0.0, 1.0])).isinf()
+
+
+# An advantage of a moving scale.
+
+
+@given(data=st.data(), rate=reals(0.01, 1.0), last=reals(0.1, 5.0))
+def test_the_scale_moves_towards_the_batch(data: st.DataObject, rate: float, last: float) -> None:
+    """As the loop says, with a mask; at rate one the batch's root mean square is one."""
+    advantage, mask = data.draw(tensors((5,))), data.draw(masks((5,)))
+    state = torch.tensor(last, dtype=torch.float64)
+    found = normalize_advantage(advantage, state, rate=rate, mask=mask)
+    wanted = ORACLES["normalize_advantage"](advantage.numpy(), state.numpy(), rate=rate, mask=mask.numpy())
+    close(found.advantage, wanted[0])
+    close(found.mean_square, wanted[1])
+    whole = normalize_advantage(advantage, state, rate=1.0)
+    close(whole.mean_square, advantage.square().mean())
+    if advantage.any():
+        close(whole.advantage.square().mean(), 1.0)
+
+
+def test_a_constant_advantage_becomes_one() -> None:
+    """After enough steps, each of which hands its mean square on; a unit of reward changes nothing by then."""
+    advantage = torch.full((3,), 7.0, dtype=torch.float64)
+    for scale in (1.0, 100.0):
+        state = torch.tensor(100.0, dtype=torch.float64)
+        for _ in range(300):
+            normalized, state = normalize_advantage(scale * advantage, state, rate=0.1)
+        close(normalized, 1.0, 1e-6)
+
+
+def test_the_moving_scale_is_a_constant_and_may_be_zero() -> None:
+    """It carries no gradient from step to step; zero advantages stay zero; no samples leave it as it was."""
+    advantage = torch.tensor([1.0, -2.0], requires_grad=True)
+    normalized, state = normalize_advantage(advantage, torch.tensor(4.0, requires_grad=True), rate=0.5)
+    assert not state.requires_grad
+    (slope,) = torch.autograd.grad(normalized.sum(), advantage)
+    close(slope, torch.full((2,), (0.5 * 4 + 0.5 * 2.5) ** -0.5), 1e-6)
+    (slope,) = gradients(lambda x: normalize_advantage(x, torch.tensor(0.0)).advantage, torch.zeros(2))
+    assert slope.tolist() == [0, 0]
+    assert normalize_advantage(torch.zeros(2), torch.tensor(0.0)).advantage.tolist() == [0, 0]
+    for nothing in ((torch.zeros(0), None), (torch.ones(2), torch.zeros(2, dtype=torch.bool))):
+        assert normalize_advantage(nothing[0], torch.tensor(4.0), mask=nothing[1]).mean_square == 4
+    close(normalize_advantage(torch.zeros(2), torch.tensor(1.0)).mean_square, 0.99)
