@@ -84,7 +84,7 @@ def _takes_long(node: Any) -> bool:
     if _is_operator(node):
         return True
     if node.target in (aten.amax.default, aten.amin.default):  # over a few critics it does not
-        return bool(node.args[1] in ([-1], [node.args[0].meta["val"].dim() - 1]))
+        return len(node.args) == 1 or bool(node.args[1] in ([-1], [node.args[0].meta["val"].dim() - 1]))
     return node.target in (aten.sum.default, aten.sum.dim_IntList, aten.bucketize.Tensor)
 
 
