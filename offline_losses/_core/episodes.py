@@ -45,7 +45,7 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """
     if isinstance(discount, Tensor) and discount.ndim:
         step = torch.arange(done.shape[-1], device=done.device)
-        return solve(reward.double(), discount.double(), done, None).gather(-1, _first_step(done, step))
+        return solve(reward.double(), discount.double(), done, None).gather(-1, first_step_of(done, step))
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
     total, first_step = _totals(reward, done, discount)
@@ -57,6 +57,14 @@ def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
     return _totals(reward, done, discount)[0]
+
+
+def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+    """Sum of the first and return of each episode, on its first step at least."""
+    if _is_compiled(reward, discount):
+        return first_total(x, done, 1.0), first_total(reward, done, discount)
+    first_step, factor = _powers(done, discount)
+    return scattered(x.double(), first_step), scattered(reward.double() * factor, first_step)
 
 
 def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
@@ -82,17 +90,22 @@ def _in_one_operator(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
 def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """Return of each episode, on its first step, and the index of each step's first step."""
     first_step, factor = _powers(done, discount)
-    return _scattered(reward.double() * factor, first_step), first_step
+    return scattered(reward.double() * factor, first_step), first_step
 
 
 def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """The index of each step's first step, and the discount to the power of their distance."""
     step = torch.arange(done.shape[-1], device=done.device)
-    first_step = _first_step(done, step)
-    return first_step, (_double(discount, done) ** step)[step - first_step]
+    first_step = first_step_of(done, step)
+    return first_step, powers(_double(discount, done), step)[step - first_step]
 
 
-def _first_step(done: Tensor, step: Tensor) -> Tensor:
+def powers(factor: Tensor, index: Tensor) -> Tensor:
+    """The factor to the power of each index, of which the first is zero; its slopes at a factor of zero are finite."""
+    return pad(factor ** index[1:], (1, 0), value=1.0)
+
+
+def first_step_of(done: Tensor, step: Tensor) -> Tensor:
     return (step * sequence_start(done)).cummax(-1).values
 
 
@@ -100,7 +113,7 @@ def _double(discount: Knob, like: Tensor) -> Tensor:
     return discount.double() if isinstance(discount, Tensor) else in_double(discount, like.device)
 
 
-def _scattered(terms: Tensor, first_step: Tensor) -> Tensor:
+def scattered(terms: Tensor, first_step: Tensor) -> Tensor:
     """The sum of each episode on its first step; outside of generated code the same for episodes of the same terms."""
     if terms.is_cuda:  # `scatter_add` would add in whatever order there
         return _scattered_in_order(terms, first_step)
@@ -127,7 +140,7 @@ def _episode_sum(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) ->
 def _sum_by_scatter(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     first_step, factor = _powers(done, discount)
     terms = x.double()
-    total = _scattered(terms if transposed else terms * factor, first_step).gather(-1, first_step)
+    total = scattered(terms if transposed else terms * factor, first_step).gather(-1, first_step)
     return total * factor if transposed else total
 
 
