@@ -29,6 +29,7 @@ from offline_losses.distributional import (
     two_hot,
 )
 from offline_losses.divergence import categorical_kl_penalty, gaussian_kl_penalty, sampled_kl_penalty
+from offline_losses.doubly_robust import doubly_robust_value, weighted_doubly_robust_value
 from offline_losses.ends import check_ends
 from offline_losses.ensemble import ensemble_mean, ensemble_min, ensemble_mix, ensemble_subset_min, polyak_update_
 from offline_losses.entropic import soft_value, softmax_entropy, softmax_weights
@@ -63,8 +64,15 @@ from offline_losses.implicit import (
     sparse_value_loss,
     sparse_weights,
 )
+from offline_losses.importance import (
+    ValueEstimate,
+    importance_sampling_value,
+    importance_weights,
+    weighted_importance_sampling_value,
+)
 from offline_losses.language import path_consistency_loss, preference_loss, reward_regression_loss
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
+from offline_losses.per_decision import per_decision_value, weighted_per_decision_value
 from offline_losses.policy import (
     nll_loss,
     sac_policy_loss,
@@ -115,6 +123,7 @@ __all__ = [
     "NormalizedAdvantage",
     "ObservationStatistics",
     "QuasimetricLosses",
+    "ValueEstimate",
     "advantage_indicator",
     "advantage_learning_reward",
     "awr_weights",
@@ -146,6 +155,7 @@ __all__ = [
     "distillation_loss",
     "diversity_penalty",
     "double_q_target",
+    "doubly_robust_value",
     "effective_sample_size",
     "elbo_loss",
     "ensemble_lower_bound",
@@ -171,6 +181,8 @@ __all__ = [
     "hindsight_goals",
     "hl_gauss",
     "huber_loss",
+    "importance_sampling_value",
+    "importance_weights",
     "lambda_return",
     "linear_recurrence",
     "mcq_loss",
@@ -187,6 +199,7 @@ __all__ = [
     "observation_statistics",
     "path_consistency_loss",
     "path_kl_penalty",
+    "per_decision_value",
     "polyak_update_",
     "preference_loss",
     "q_score_penalty",
@@ -232,4 +245,7 @@ __all__ = [
     "value_flow_loss",
     "vtrace_advantage",
     "vtrace_return",
+    "weighted_doubly_robust_value",
+    "weighted_importance_sampling_value",
+    "weighted_per_decision_value",
 ]

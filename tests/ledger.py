@@ -104,6 +104,7 @@ class Row:
     name: str
     arguments: Mapping[str, Argument]
     batch_statistic: bool = False  # one sample's result depends on the others
+    refuses_nothing: bool = False  # of an empty batch there is no result
     sums: bool = False  # over an axis, so that it comes back in float32 at least, as a loss does
     alternatives: tuple[str, ...] = ()  # optional arguments of which exactly one is given
     together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
@@ -240,6 +241,17 @@ _ACTED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_LOGGED = {"reward": Values("T"), "log_ratio": Values("T"), "done": Flags("T")}
+_MODELLED = {
+    "reward": Values("T"),
+    "q_data": Values("T"),
+    "value": Values("T"),
+    "next_value": Values("T"),
+    "log_ratio": Values("T"),
+    "terminated": Flags("T"),
+    "done": Flags("T"),
+}
+_ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
 _SUPPORT = Values("K", batched=False, made=lambda x: (0.5 + x.abs() / 4).cumsum(-1) - 3)
@@ -358,8 +370,9 @@ LEDGER = [
             "by": Option("steps"),
         },
         batch_statistic=True,
+        refuses_nothing=True,
     ),
-    Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, batch_statistic=True, sums=True),
+    Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, **_ESTIMATE),
     Row(
         "observation_statistics",
         {"observation": Values("D"), "mask": Flags(optional=True)},
@@ -536,6 +549,17 @@ LEDGER = [
         batch_statistic=True,
         tail_axes="T",
     ),
+    Row(
+        "importance_weights",
+        {"log_ratio": Values("T"), "done": Flags("T"), "max_weight": _BOUND},
+        sums=True,
+    ),
+    Row("importance_sampling_value", {**_LOGGED, "discount": _UNIT, "max_weight": _BOUND}, **_ESTIMATE),
+    Row("weighted_importance_sampling_value", {**_LOGGED, "discount": _UNIT}, **_ESTIMATE),
+    Row("per_decision_value", {**_LOGGED, "discount": _UNIT, "max_weight": _BOUND}, **_ESTIMATE),
+    Row("weighted_per_decision_value", {**_LOGGED, "discount": _UNIT}, **_ESTIMATE),
+    Row("doubly_robust_value", {**_MODELLED, "discount": _UNIT, "max_weight": _BOUND}, **_ESTIMATE),
+    Row("weighted_doubly_robust_value", {**_MODELLED, "discount": _UNIT}, **_ESTIMATE),
     Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
     Row(
         "crr_weights",

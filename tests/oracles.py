@@ -1952,6 +1952,192 @@ def normalize_advantage(
     return out, _real(moved)
 
 
+# What another policy would have earned.
+
+
+def _estimate(estimator: Callable[[list[complex]], complex], weight: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Of an estimator that counts each episode so often: its value, its standard error, the effective sample size.
+
+    The error is that of the mean of n times the derivatives by the counts (the infinitesimal jackknife of Efron 1982),
+    which are taken by a complex step.
+    """
+    n, step = len(weight), 1e-30
+    value = estimator([1.0] * n).real
+    slopes = [estimator([1 + 1j * step * (i == j) for j in range(n)]).imag / step for i in range(n)]
+    largest = max(weight)
+    share = [w / largest if largest > 0 else 0.0 for w in weight]
+    size = math.fsum(share) ** 2 / math.fsum(w * w for w in share) if largest > 0 else 0.0
+    error = math.sqrt(math.fsum((n * s) ** 2 for s in slopes) / (n * (n - 1))) if n > 1 and size > 0 else math.inf
+    return _real(value), _real(error), _real(size)
+
+
+def _products(log_ratio: Array, episode: _Episode, bound: float = math.inf) -> list[float]:
+    """The product of the ratios up to and with each step of an episode, each bounded by itself."""
+    product, found = 1.0, []
+    for t in range(episode.start, episode.stop):
+        product *= math.exp(log_ratio[episode.place][t])
+        found.append(min(product, bound))
+    return found
+
+
+def importance_weights(log_ratio: ArrayLike, done: ArrayLike, *, max_weight: float = math.inf) -> Array:
+    """Precup, Sutton & Singh 2000: the product of the ratios up to and with each step."""
+    log_ratio = _real(log_ratio)
+    out = np.empty(log_ratio.shape)
+    for episode in _episodes(done):
+        out[episode.place][episode.start : episode.stop] = _products(log_ratio, episode, max_weight)
+    return out
+
+
+def importance_sampling_value(
+    reward: ArrayLike,
+    log_ratio: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: float = 0.99,
+    max_weight: float = math.inf,
+) -> tuple[Array, Array, Array]:
+    """Precup, Sutton & Singh 2000: the mean of weight times return."""
+    reward, log_ratio, episodes = _real(reward), _real(log_ratio), _episodes(done)
+    gain = [_return_of(reward, episode, discount) for episode in episodes]
+    weight = [_products(log_ratio, episode, max_weight)[-1] for episode in episodes]
+    return _estimate(lambda c: sum(x * w * g for x, w, g in zip(c, weight, gain, strict=True)) / sum(c), weight)
+
+
+def weighted_importance_sampling_value(
+    reward: ArrayLike, log_ratio: ArrayLike, done: ArrayLike, *, discount: float = 0.99
+) -> tuple[Array, Array, Array]:
+    """Precup, Sutton & Singh 2000: the mean of the returns, weighted."""
+    reward, log_ratio, episodes = _real(reward), _real(log_ratio), _episodes(done)
+    gain = [_return_of(reward, episode, discount) for episode in episodes]
+    weight = [_products(log_ratio, episode)[-1] for episode in episodes]
+
+    def estimator(count: list[complex]) -> complex:
+        total = sum(x * w for x, w in zip(count, weight, strict=True))
+        return sum(x * w * g for x, w, g in zip(count, weight, gain, strict=True)) / total if total else 0j
+
+    return _estimate(estimator, weight)
+
+
+def per_decision_value(
+    reward: ArrayLike,
+    log_ratio: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: float = 0.99,
+    max_weight: float = math.inf,
+) -> tuple[Array, Array, Array]:
+    """Precup, Sutton & Singh 2000: each reward times the product of the ratios up to it."""
+    zero, step = np.zeros(np.shape(reward)), np.zeros(np.shape(reward), bool)
+    return doubly_robust_value(
+        reward, zero, zero, zero, log_ratio, step, done, discount=discount, max_weight=max_weight
+    )
+
+
+def weighted_per_decision_value(
+    reward: ArrayLike, log_ratio: ArrayLike, done: ArrayLike, *, discount: float = 0.99
+) -> tuple[Array, Array, Array]:
+    """Precup, Sutton & Singh 2000: the rewards of each step weighted; an ended episode keeps its last weight."""
+    zero, step = np.zeros(np.shape(reward)), np.zeros(np.shape(reward), bool)
+    return weighted_doubly_robust_value(reward, zero, zero, zero, log_ratio, step, done, discount=discount)
+
+
+def doubly_robust_value(
+    reward: ArrayLike,
+    q_data: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: float = 0.99,
+    max_weight: float = math.inf,
+) -> tuple[Array, Array, Array]:
+    """Jiang & Li 2016 (1511.03722), eq. 10, written out: V plus the weighted errors of Q, from each first step."""
+    reward, q_data, value, next_value = _real(reward), _real(q_data), _real(value), _real(next_value)
+    terminated, log_ratio, episodes, each = _flag(terminated), _real(log_ratio), _episodes(done), []
+    for episode in episodes:
+        sum_ = float(value[episode.place][episode.start])
+        for k, product in enumerate(_products(log_ratio, episode, max_weight)):
+            i = (*episode.place, episode.start + k)
+            following = 0.0 if terminated[i] else float(next_value[i])
+            sum_ += discount**k * product * (float(reward[i]) + discount * following - float(q_data[i]))
+        each.append(sum_)
+    weight = [_products(log_ratio, episode, max_weight)[-1] for episode in episodes]
+    return _estimate(lambda c: sum(x * v for x, v in zip(c, each, strict=True)) / sum(c), weight)
+
+
+def weighted_doubly_robust_value(
+    reward: ArrayLike,
+    q_data: ArrayLike,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    log_ratio: ArrayLike,
+    terminated: ArrayLike,
+    done: ArrayLike,
+    *,
+    discount: float = 0.99,
+) -> tuple[Array, Array, Array]:
+    """Thomas & Brunskill 2016 (1604.00923), their WDR: the weights of each step over their sum."""
+    reward, q_data, value, next_value = _real(reward), _real(q_data), _real(value), _real(next_value)
+    terminated, log_ratio, episodes = _flag(terminated), _real(log_ratio), _episodes(done)
+    products = [_products(log_ratio, episode) for episode in episodes]
+
+    def estimator(count: list[complex]) -> complex:
+        first = [float(value[episode.place][episode.start]) for episode in episodes]
+        result = sum(x * v for x, v in zip(count, first, strict=True)) / sum(count)
+        for k in range(max(map(len, products))):
+            total = sum(x * product[min(k, len(product) - 1)] for x, product in zip(count, products, strict=True))
+            for x, product, episode in zip(count, products, episodes, strict=True):
+                if k < len(product) and total:
+                    i = (*episode.place, episode.start + k)
+                    following = 0.0 if terminated[i] else float(next_value[i])
+                    error = float(reward[i]) + discount * following - float(q_data[i])
+                    result += discount**k * x * product[k] / total * error
+        return result
+
+    return _estimate(estimator, [product[-1] for product in products])
+
+
+def ips_value(
+    reward: ArrayLike, policy_probability: ArrayLike, propensity: ArrayLike, *, max_weight: float = math.inf
+) -> tuple[Array, Array, Array]:
+    """Horvitz & Thompson 1952: the mean of the rewards over their propensities, times the policy's probabilities."""
+    zero = np.zeros(np.shape(reward))
+    return bandit_doubly_robust_value(reward, zero, zero, policy_probability, propensity, max_weight=max_weight)
+
+
+def self_normalized_ips_value(
+    reward: ArrayLike, policy_probability: ArrayLike, propensity: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """Swaminathan & Joachims 2015: the same over the mean of the ratios."""
+    gain = _real(reward).ravel().tolist()
+    weight = (_real(policy_probability) / _real(propensity)).ravel().tolist()
+
+    def estimator(count: list[complex]) -> complex:
+        total = sum(x * w for x, w in zip(count, weight, strict=True))
+        return sum(x * w * g for x, w, g in zip(count, weight, gain, strict=True)) / total if total else 0j
+
+    return _estimate(estimator, weight)
+
+
+def bandit_doubly_robust_value(
+    reward: ArrayLike,
+    q_data: ArrayLike,
+    value: ArrayLike,
+    policy_probability: ArrayLike,
+    propensity: ArrayLike,
+    *,
+    max_weight: float = math.inf,
+) -> tuple[Array, Array, Array]:
+    """Dudik, Langford & Li 2011 (1103.4601): the model's value plus its weighted error, mean over the samples."""
+    weight = [min(w, max_weight) for w in (_real(policy_probability) / _real(propensity)).ravel().tolist()]
+    samples = (_real(x).ravel().tolist() for x in (value, reward, q_data))
+    each = [v + w * (r - q) for w, v, r, q in zip(weight, *samples, strict=True)]
+    return _estimate(lambda c: sum(x * v for x, v in zip(c, each, strict=True)) / sum(c), weight)
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -2004,6 +2190,13 @@ ORACLES: dict[str, Callable[..., Any]] = {
         uncertainty_penalized_reward,
         combo_penalty,
         mcq_loss,
+        importance_weights,
+        importance_sampling_value,
+        weighted_importance_sampling_value,
+        per_decision_value,
+        weighted_per_decision_value,
+        doubly_robust_value,
+        weighted_doubly_robust_value,
         uniform_log_density,
         hindsight_goals,
         goal_reward,

@@ -59,6 +59,9 @@ def names(page: str, section: str) -> dict[str, Any]:
     time |= {"truncated": done & ~terminated, "interval": torch.tensor([1.0, 3.0] * 6), "v_tm1": drawn(STEPS)}
     time |= {"n": 3, "steps": STEPS, "failed": torch.rand(STEPS) < 0.3, "q_tm1": drawn(STEPS), "lam": 0.8}
     ratios = {"log_rho": drawn(STEPS), "log_pi": -drawn(STEPS).abs(), "c": drawn(STEPS).abs()}
+    rows = torch.zeros(3, 4, dtype=torch.bool)
+    logged = {"r": drawn(3, 4), "log_rho": drawn(3, 4), "q": drawn(3, 4), "v": (v := drawn(3, 4)), "done": rows}
+    logged |= {"next_v": v.roll(-1, 1), "last": torch.arange(4).expand(3, 4) == 3}
     pages: dict[str, dict[str, Any]] = {
         "regression": {"q": drawn(B), "y": drawn(B), "v": drawn(B), "x": drawn(B), "theta": drawn(N)},
         "implicit": {
@@ -160,6 +163,9 @@ def names(page: str, section: str) -> dict[str, Any]:
             "log_weight": drawn(B),
             "chosen": drawn(B) > 0,
         },
+        "importance": logged,
+        "per_decision": logged,
+        "doubly_robust": logged,
         "conservative": {
             "q": drawn(E, B, N),
             "q_data": drawn(E, B),
@@ -307,6 +313,19 @@ def bear(x: SimpleNamespace, size: Callable[[Tensor], Tensor]) -> Tensor:
     return (mean(x.x, x.x) + mean(x.y, x.y) - 2.0 * mean(x.x, x.y) + 1e-6).sqrt()
 
 
+def by_steps(x: SimpleNamespace, weight: Tensor, each: Tensor, before: Tensor | None = None) -> Tensor:
+    """Sum over steps of weight times number, plus the step before's weight times another, mean over episodes."""
+    terms = weight * each
+    if before is not None:
+        terms = terms + torch.cat([torch.ones(3, 1), weight[:, :-1]], 1) * before
+    return (x.gamma ** torch.arange(4) * terms).sum(1).mean()
+
+
+def normalized(weight: Tensor) -> Tensor:
+    """Over the mean, of each step."""
+    return weight / (weight.mean(0) + 1e-10)
+
+
 THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     # regression
     'squared_loss: 0.5 * squared_loss(q, y, reduction="none")': lambda x: 0.5 * (x.q - x.y) ** 2,
@@ -417,6 +436,28 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
                 )
             ],
         )
+    ),
+    # off-policy evaluation
+    "importance_weights: importance_weights(log_rho, done)": lambda x: x.log_rho.exp().cumprod(1),
+    "importance_sampling_value: importance_sampling_value(r, log_rho, done, discount=gamma).value": lambda x: by_steps(
+        x, x.log_rho.sum(1, keepdim=True).exp(), x.r
+    ),
+    "weighted_importance_sampling_value: "
+    "weighted_importance_sampling_value(r, log_rho, done, discount=gamma).value": lambda x: by_steps(
+        x, normalized(x.log_rho.sum(1, keepdim=True).exp()), x.r
+    ),
+    "per_decision_value: per_decision_value(r, log_rho, done, discount=gamma).value": lambda x: by_steps(
+        x, x.log_rho.exp().cumprod(1), x.r
+    ),
+    "weighted_per_decision_value: weighted_per_decision_value(r, log_rho, done, discount=gamma).value": lambda x: (
+        by_steps(x, normalized(x.log_rho.exp().cumprod(1)), x.r)
+    ),
+    "doubly_robust_value: doubly_robust_value(r, q, v, next_v, log_rho, last, done, discount=gamma).value": lambda x: (
+        by_steps(x, x.log_rho.exp().cumprod(1), x.r - x.q, x.v)
+    ),
+    "weighted_doubly_robust_value: "
+    "weighted_doubly_robust_value(r, q, v, next_v, log_rho, last, done, discount=gamma).value": lambda x: by_steps(
+        x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v
     ),
     # flow
     "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,

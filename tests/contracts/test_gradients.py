@@ -144,6 +144,7 @@ def test_rows_that_are_detached_say_so() -> None:
         "return_filter",
         "awr_weights",
         "crr_weights",
+        "importance_weights",
         "normalize_weights",
         "support_mask",
         "hindsight_goals",

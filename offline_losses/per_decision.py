@@ -1,0 +1,180 @@
+r"""Off-policy evaluation reward by reward: a reward counts by the actions up to it, not by those that came after.
+
+That takes out the part of the variance that the later ratios would add. Log-ratios, episodes, infinities and precision
+are those of `importance`. In the weighted form the weights of all episodes at the same step of theirs are divided by
+their sum; an episode that has ended stays in that sum with its last weight, or episodes that last longer would gain by
+it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from offline_losses._core.checks import Knob, check_knob
+from offline_losses._core.episodes import first_step_of, first_total, powers, scattered, sequence_end, sequence_start
+from offline_losses._core.public import public
+from offline_losses._core.reduce import scalar, summed
+from offline_losses._core.scan import solve
+from offline_losses.importance import (
+    ValueEstimate,
+    bounded_exp,
+    check_episodes,
+    clipped,
+    cumulative_log_weight,
+    estimate,
+    relative_exp,
+)
+
+
+@public
+def per_decision_value(
+    reward: Tensor, log_ratio: Tensor, done: Tensor, *, discount: Knob = 0.99, max_weight: Knob = math.inf
+) -> ValueEstimate:
+    r"""Value of a policy from another's episodes, each reward times the weight up to its step (PDIS), without a bias.
+
+    $$\hat v = \frac1n \sum_i \sum_t \gamma^t W_{i, t}\, r_{i, t}, \qquad W_{i, t} = \exp \sum_{k \le t} \ell_{i, k}$$
+
+    Args:
+        reward: `[*batch, T]`.
+        log_ratio: `[*batch, T]`, $\ell$, log-probability of the step's action under the policy minus that under the
+            behavior policy; −∞ where the policy never takes it.
+        done: bool `[*batch, T]`, True on the last step of an episode.
+        discount: $\gamma$ in [0, 1], counted from the episode's first step.
+        max_weight: the largest of the weights $W_{i, t}$; positive, infinity for no bound (other than $e^{600}$).
+
+    Returns:
+        `ValueEstimate(value, standard_error, effective_sample_size)`, 0-d, float32 or wider. The last is that of whole
+        episodes; their first steps have more. The error is infinite for fewer than two episodes, or if the policy makes
+        none of them to the end.
+
+    Gradient:
+        `reward`, `log_ratio`, and `discount` and `max_weight` if they are tensors.
+
+    Raises:
+        ValueError: shapes that differ, no step, a knob out of range.
+        TypeError: not a tensor, integer rewards, a `done` that is not bool.
+
+    Examples:
+        >>> import torch
+        >>> reward, log_ratio = torch.tensor([1.0, 1.0, 4.0]), torch.tensor([2.0, 0.5, 0.5]).log()
+        >>> per_decision_value(reward, log_ratio, torch.tensor([False, True, True]), discount=1.0).value
+        tensor(2.5000)
+
+    Reference:
+        Precup, Sutton and Singh, Eligibility Traces for Off-Policy Policy Evaluation, ICML 2000.
+    """
+    check_episodes("per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
+    check_knob("per_decision_value", "max_weight", max_weight, 0.0, bounds="(]")
+    log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
+    contribution = weighted_sum(reward, log_weight, done, discount)
+    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(reward, log_ratio))
+
+
+@public
+def weighted_per_decision_value(
+    reward: Tensor, log_ratio: Tensor, done: Tensor, *, discount: Knob = 0.99
+) -> ValueEstimate:
+    r"""Value of a policy from another's episodes, the rewards of each step weighted against each other (WPDIS).
+
+    $$\hat v = \sum_t \gamma^t\, \frac{\sum_i W_{i, t}\, r_{i, t}}{\sum_i W_{i, t}}, \qquad
+    W_{i, t} = \exp \sum_{k \le t} \ell_{i, k}$$
+
+    After its last step an episode has rewards of zero and keeps its last weight. No factor common to all weights of a
+    step changes the value, and where all ratios are one it is the mean return. Its bias falls with the number of
+    episodes.
+
+    Args:
+        reward: `[*batch, T]`.
+        log_ratio: `[*batch, T]`, $\ell$, log-probability of the step's action under the policy minus that under the
+            behavior policy; −∞ where the policy never takes it.
+        done: bool `[*batch, T]`, True on the last step of an episode.
+        discount: $\gamma$ in [0, 1], counted from the episode's first step.
+
+    Returns:
+        `ValueEstimate(value, standard_error, effective_sample_size)`, 0-d, float32 or wider. The error is that of a sum
+        of ratios, to first order, and infinite as in `per_decision_value`; the last is that of whole episodes. From the
+        step on where all weights are 0 rewards count as 0.
+
+    Gradient:
+        `reward`, `log_ratio`, and `discount` if it is a tensor.
+
+    Raises:
+        ValueError: shapes that differ, no step, `discount` out of range.
+        TypeError: not a tensor, integer rewards, a `done` that is not bool.
+
+    Examples:
+        >>> import torch
+        >>> reward, log_ratio = torch.tensor([1.0, 1.0, 4.0]), torch.tensor([2.0, 0.25, 0.5]).log()
+        >>> weighted_per_decision_value(reward, log_ratio, torch.tensor([False, True, True]), discount=1.0).value
+        tensor(2.1000)
+
+    Reference:
+        Precup, Sutton and Singh, Eligibility Traces for Off-Policy Policy Evaluation, ICML 2000; for episodes of
+        differing length as Thomas and Brunskill, arXiv:1604.00923, pad them. Where toolkits differ: see
+        [Lineage](../lineage/per_decision.md#weighted_per_decision_value).
+    """
+    check_episodes("weighted_per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
+    log_weight = cumulative_log_weight(log_ratio, done)
+    contribution = normalized_sum(reward, log_weight, done, discount)
+    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(reward, log_ratio))
+
+
+def whole_share(log_weight: Tensor, done: Tensor) -> Tensor:
+    """Weight of each whole episode over the largest, on its last step; zero elsewhere."""
+    return relative_exp(torch.where(sequence_end(done), log_weight, -torch.inf))
+
+
+def weighted_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    """Discounted sum of each episode, every step times its weight, on the first step at least."""
+    return first_total(bounded_exp(log_weight) * x, done, discount)
+
+
+def normalized_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> Tensor:
+    """Sum over steps of the weighted means, plus how far each episode moves it, on the first step at least."""
+    shape, end = x.shape, sequence_end(done).flatten()
+    x, log_weight, index = x.flatten(), log_weight.flatten(), torch.arange(end.numel(), device=end.device)
+    step = index - first_step_of(end, index)
+    sums = _sums(log_weight, end, step)
+    share = (log_weight - sums.largest.gather(-1, step)).exp() / sums.weight.gather(-1, step)
+    mean = scattered(share * x, step)
+    power = powers(scalar(discount, log_weight).double(), index)
+    # An episode that has ended draws the means of all later steps towards zero, by its share of the weights there.
+    later = solve(power * mean * sums.ended_share, sums.decay, None, None)
+    drawn = sums.last * pad(later[1:], (0, 1)).gather(-1, step)
+    moved = first_total(power.gather(-1, step) * share * (x - mean.gather(-1, step)) - drawn, end, 1.0)
+    return ((power * mean).sum() + end.sum() * moved).view(shape)
+
+
+class _Sums(NamedTuple):
+    """The weights of all episodes at the same step of theirs: what the shares are made of."""
+
+    largest: Tensor  # of each step, the logarithm of the largest weight, a constant for the gradient
+    weight: Tensor  # of each step, the sum of all weights over the largest
+    ended_share: Tensor  # of each step, the largest weight of an episode that has ended, over the sum
+    decay: Tensor  # of each step, the largest weight of an episode that has ended, over that at the next step
+    last: Tensor  # of the last step of each episode, its weight over the largest of those that have ended by then
+
+
+def _sums(log_weight: Tensor, end: Tensor, step: Tensor) -> _Sums:
+    none = torch.full_like(log_weight.detach(), -torch.inf)
+    running = none.scatter_reduce(-1, step, log_weight.detach(), "amax")
+    ended = none.scatter_reduce(-1, step, torch.where(end, log_weight.detach(), -torch.inf), "amax").cummax(-1).values
+    following, ended = _finite(ended), pad(ended[:-1], (1, 0), value=-torch.inf)
+    largest, decay = _finite(torch.maximum(running, ended)), (ended - following).exp()
+    last = torch.where(end, log_weight - following.gather(-1, step), -torch.inf).exp()
+    new = pad(scattered(last, step)[:-1], (1, 0))
+    before = pad(decay[:-1], (1, 0))
+    ended_weight = solve(new.flip(-1), before.flip(-1), None, None).flip(-1)
+    relative = (ended - largest).exp()
+    weight = scattered((log_weight - largest.gather(-1, step)).exp(), step) + ended_weight * relative
+    weight = torch.where(weight > 0, weight, 1.0)
+    return _Sums(largest, weight, relative / weight, decay, last)
+
+
+def _finite(log_weight: Tensor) -> Tensor:
+    return torch.where(log_weight == -torch.inf, 0.0, log_weight)
