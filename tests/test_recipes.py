@@ -66,6 +66,10 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
         ("td3_bc", PENDULUM, "", "critic_loss"),
         ("td3_bc", PENDULUM, "--compile", "critic_loss"),
+        ("fql", PENDULUM, "", "critic_loss"),
+        pytest.param("fql", PENDULUM, "--compile --flow-steps 2", "critic_loss", marks=pytest.mark.thorough),
+        ("diffusion_bc", PENDULUM, "", "policy_loss"),
+        ("diffusion_bc", PENDULUM, "--fraction 0.3 --prediction-type v", "policy_loss"),
         ("sac", PENDULUM, "", "critic_loss"),
         ("discrete_cql", CARTPOLE, "", "gap"),
         ("discrete_cql", CARTPOLE, "--conservative 0", "critic_loss"),
@@ -80,7 +84,7 @@ def test_recipe_learns_and_writes_what_it_measured(
     assert [row["step"] for row in history] == [20, 40, 60]
     assert history[-1][falling] < history[0][falling]
     assert math.isfinite(result["return"])
-    assert ("q_data" in result) == (recipe not in ("bc", "awr"))
+    assert ("q_data" in result) == (recipe not in ("bc", "awr", "diffusion_bc"))
     assert json.loads((tmp_path / "result.json").read_text()) == result
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == [row["return"] for row in history]
@@ -94,6 +98,7 @@ def test_recipe_learns_and_writes_what_it_measured(
         ("td3_bc", CARTPOLE, "discrete_cql.py"),
         ("sac", CARTPOLE, "discrete_cql.py"),
         ("edac", CARTPOLE, "discrete_cql.py"),
+        ("fql", CARTPOLE, "discrete_cql.py"),
         ("discrete_cql", PENDULUM, "cql.py"),
         ("qr_cql", PENDULUM, "cql.py"),
     ],

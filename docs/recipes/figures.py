@@ -26,6 +26,8 @@ COLORS = {
     "CQL": "#009E73",
     "QR-CQL": "#44AA99",
     "TD3+BC": "#CC79A7",
+    "FQL": "#DDCC77",
+    "diffusion BC": "#AA4499",
     "EDAC": "#999933",
     "SAC": "#D55E00",
     "DQN": "#D55E00",

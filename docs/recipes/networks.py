@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from task import Task
 from torch import Tensor, nn
@@ -166,6 +168,47 @@ class CategoricalPolicy(nn.Module):
 
     def probability(self, observation: Tensor) -> Tensor:
         return self.network(observation).softmax(-1)
+
+
+class ActionField(nn.Module):
+    """What a generative policy says of a noisy action, `[*batch, A]`: a velocity or a noise, at times `[*batch]`.
+
+    With a condition `[*batch]`: 1 or −1, and 0 for none.
+    """
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.action_size = action_size
+        self.network = mlp(observation_size + action_size + 2, action_size, hidden)
+
+    def forward(self, observation: Tensor, point: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        condition = torch.zeros_like(time) if condition is None else condition
+        return self.network(torch.cat([observation, point, time.unsqueeze(-1), condition.unsqueeze(-1)], -1))
+
+
+class OneStepPolicy(nn.Module):
+    """An action of an observation and noise, not clipped."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.action_size = action_size
+        self.network = mlp(observation_size + action_size, action_size, hidden)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
+        return self.network(torch.cat([observation, noise], -1))
+
+
+class SamplingPolicy:
+    """Acts by drawing noise, from a generator of its own: how often it is evaluated changes nothing of the training."""
+
+    def __init__(self, action_of: Callable[[Tensor, Tensor], Tensor], action_size: int, device: str) -> None:
+        self.action_of, self.action_size = action_of, action_size
+        self.generator = torch.Generator(device).manual_seed(0)
+
+    def act(self, observation: Tensor) -> Tensor:
+        shape = (*observation.shape[:-1], self.action_size)
+        noise = torch.randn(shape, generator=self.generator, device=observation.device)
+        return self.action_of(observation, noise).clamp(-1, 1)
 
 
 class GreedyPolicy:
