@@ -41,6 +41,9 @@ OURS: Mapping[str, Mapping[str, str]] = {
     },
     "eta": {"kl_weight": "kl_weight, 1 / eta"},
     "loss_type": {"kind": "kind"},
+    "policy_chosen_logps": {"chosen_log_ratio": "chosen_log_ratio, the policy's less the reference's"},
+    "policy_rejected_logps": {"rejected_log_ratio": "rejected_log_ratio, the policy's less the reference's"},
+    "logps": {"log_prob": "log_prob"},
     "gamma": {"discount": "discount"},
     "lam": {
         "lambda_": "lambda_",
@@ -82,6 +85,8 @@ OURS: Mapping[str, Mapping[str, str]] = {
     "q": {"q_data": "q_data"},
     "value": {"q_data": "q_data"},
     "importance_weight": {"weight": "weight"},
+    "attention_mask": {"mask": "mask, which is True where the element exists"},
+    "completion_mask": {"mask": "mask, which is True where the element exists"},
     "padding_mask": {"mask": "mask, which is True where the element exists"},
 }
 """What others call an argument, what it is here, and what else is to be known of it."""

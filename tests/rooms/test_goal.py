@@ -160,3 +160,12 @@ def test_subgoals_on_the_way_have_the_largest_advantage() -> None:
     assert (high.diff() > 0).all()
     low = [hierarchical_advantages(v(s, g), v(w, g), v(s, w), v(s + step, w)).low for step in (-1, 1)]
     assert torch.stack(low).argmax(0).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_what_is_meant_where_nothing_is_said() -> None:
+    """OGBench's mixture for values, geometric at a discount of 0.99; a goal is reached at no distance."""
+    index, uniform = torch.arange(64), torch.rand(64, 2, generator=torch.Generator().manual_seed(0))
+    arguments = index, index + 500, index + 1000, uniform
+    said = {"current_share": 0.2, "future_share": 0.5, "future": "geometric", "discount": 0.99}
+    assert hindsight_goals(*arguments).equal(hindsight_goals(*arguments, **said))
+    assert goal_reward(torch.tensor([0.0, 0.5])).terminated.tolist() == [True, False]

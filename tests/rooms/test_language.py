@@ -379,3 +379,13 @@ def test_kinds_fall_as_the_chosen_answer_becomes_likelier() -> None:
         if kind != "apo_down":
             not_above(found[1:], found[:-1])
     close(preference_loss(x, -1e9 + 0 * x), nll_loss(0 * x))
+
+
+def test_what_is_meant_where_nothing_is_said() -> None:
+    """DPO at a weight of 0.1; no discount."""
+    x, y = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    close(preference_loss(x, y), preference_loss(x, y, kind="dpo", kl_weight=0.1))
+    for kind in ("rebel", "qrpo"):
+        close(reward_regression_loss(x, y, kind=kind), reward_regression_loss(x, y, kind=kind, kl_weight=0.1))
+    path = x, y, x, y, torch.zeros(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    close(path_consistency_loss(*path, n=2), path_consistency_loss(*path, n=2, kl_weight=0.1, discount=1.0))

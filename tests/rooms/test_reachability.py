@@ -259,3 +259,10 @@ def test_transitive_weights_at_the_ends() -> None:
     close(transitive_weights(target, exponent=0.0), torch.ones(3))
     for n in range(4):
         close(transitive_weights(torch.tensor(0.9**n), discount=0.9, exponent=2.0), (1 / (1 + n)) ** 2, 1e-6)
+
+
+def test_what_is_meant_where_nothing_is_said() -> None:
+    """A discount of 0.99, and weights of one over one plus the distance."""
+    half, steps = torch.tensor([0.5, 0.25]), torch.tensor([1, 3])
+    close(transitive_target(half, half, steps, steps), transitive_target(half, half, steps, steps, discount=0.99))
+    close(transitive_weights(half), transitive_weights(half, discount=0.99, exponent=1.0))
