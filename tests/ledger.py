@@ -41,6 +41,7 @@ class Flags:
 
     axes: str = ""
     optional: bool = False
+    share: float | None = None  # that is True, if it is not the share of the whole case
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ class Case:
             return torch.randint(argument.low, argument.high, batch, generator=generator)
         shape = tuple(sizes[axis] for axis in argument.axes)
         if isinstance(argument, Flags):
-            return torch.rand(batch + shape, generator=generator) < flagged
+            share = flagged if argument.share is None else argument.share
+            return torch.rand(batch + shape, generator=generator) < share
         shape = ((CRITICS,) if self.leads(argument) else ()) + (batch if argument.batched else ()) + shape
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
         return argument.made(argument.low + (argument.high - argument.low) * uniform).to(dtype)
@@ -504,7 +506,9 @@ LEDGER = [
         },
     ),
     Row(
-        "sequence_log_prob", {"log_prob": Values("T"), "mask": Flags("T"), "length_normalized": Option(True)}, sums=True
+        "sequence_log_prob",
+        {"log_prob": Values("T"), "mask": Flags("T", share=0.8), "length_normalized": Option(True)},
+        sums=True,
     ),
     Row(
         "sequence_action_loss",

@@ -1,0 +1,112 @@
+"""Decision Transformer: imitate what a high return followed, with a sequence model that is then asked for one.
+
+Chen et al., arXiv:2106.01345. No value is learned and nothing bootstraps. Each action is predicted from the last steps
+and the returns to go, what the episode still earned. Deployed, the first return to go is a wish, from which every
+reward is subtracted. The data must hold what is wished for, and returns must be a matter of choice, not of luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from networks import of_action
+from task import Task, load_task
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+from torch.optim import Adam
+
+from offline_losses import discounted_return, nll_loss, sequence_action_loss
+
+
+class DecisionTransformer(nn.Module):
+    """Actions `[B, T, A]`, logits of finitely many, from returns to go, states and earlier actions."""
+
+    def __init__(self, task: Task, hidden: int, context: int, steps: int, wish: float, unit: float) -> None:
+        super().__init__()
+        self.task, self.context, self.wish, self.unit = task, context, wish, unit
+        self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(task.observation_size, hidden)
+        self.of_action, self.head = nn.Linear(task.action_size, hidden), nn.Linear(hidden, task.action_size)
+        self.of_time = nn.Embedding(steps, hidden)
+        layer = nn.TransformerEncoderLayer(hidden, 2, 4 * hidden, 0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(hidden), enable_nested_tensor=False)
+        self.register_buffer("later", torch.ones(3 * context, 3 * context, dtype=torch.bool).triu(1))
+        self.begin()
+
+    def forward(self, time: Tensor, togo: Tensor, observation: Tensor, action: Tensor) -> Tensor:
+        action = one_hot(action, self.task.action_size).to(observation) if self.task.discrete else action
+        parts = self.of_return(togo.unsqueeze(-1)), self.of_state(observation), self.of_action(action)
+        time = self.of_time(time.clamp(max=self.of_time.num_embeddings - 1))
+        tokens = torch.stack([part + time for part in parts], 2).flatten(1, 2)
+        count = tokens.shape[1]
+        seen = self.layers(tokens, mask=self.later[:count, :count])
+        output = self.head(seen[:, 1::3])  # behind each state, before its action
+        return output if self.task.discrete else output.tanh()
+
+    def begin(self) -> DecisionTransformer:
+        """Forget the last episodes."""
+        self.togo: list[Tensor] = []
+        self.states: list[Tensor] = []
+        self.actions: list[Tensor] = []
+        return self
+
+    def act(self, observation: Tensor) -> Tensor:
+        self.togo = self.togo or [torch.full_like(observation[:, 0], self.wish)]
+        self.states.append(observation)
+        size = () if self.task.discrete else (self.task.action_size,)
+        unknown = torch.zeros(len(observation), *size, dtype=torch.long if self.task.discrete else observation.dtype)
+        last = [x[-self.context :] for x in (self.togo, self.states, [*self.actions, unknown.to(observation.device)])]
+        time = torch.arange(len(self.states), device=observation.device)[-self.context :].expand(len(observation), -1)
+        output = self(time, *(torch.stack(x, 1) for x in last))[:, -1]
+        self.actions.append(output.argmax(-1) if self.task.discrete else output)
+        return self.actions[-1]
+
+    def earned(self, reward: Tensor) -> None:
+        self.togo.append(self.togo[-1] - reward.to(self.togo[-1]) / self.unit)
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    parser.add_argument("--context", type=int, default=10, help="steps that are looked back on")
+    parser.add_argument("--wish", type=float, help="the return that is asked for; the best of the data if not given")
+    options = parser.parse_args(argv)
+    task = load_task(options)
+    data, unit = task.data, options.return_range
+
+    # Dataset time: what the episode still earns from each step on, where it ends, and how long ago it began.
+    reward, done = data["next", "reward"], data["next", "done"]
+    data["togo"] = discounted_return(reward, done, discount=1.0) / unit
+    data["row"], ends = torch.arange(len(data), device=data.device), done.nonzero().squeeze(-1)
+    data["last"] = ends[torch.searchsorted(ends, data["row"])]
+    first = torch.cat([ends.new_zeros(1), ends[:-1] + 1])
+    data["time"] = data["row"] - first[torch.searchsorted(ends, data["row"])]
+
+    wish = task.returns.max().item() if options.wish is None else options.wish
+    longest = int(data["time"].max()) + 1
+    model = DecisionTransformer(task, options.hidden, options.context, longest, wish * task.scale / unit, unit)
+    model = model.to(data.device)
+    optimizer = Adam(model.parameters(), options.lr, fused=True)
+    ahead = torch.arange(options.context, device=data.device)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        # A stretch of each episode; what lies beyond its end is padding, which comes last and is masked.
+        rows = batch["row"].unsqueeze(-1) + ahead
+        exists = rows <= batch["last"].unsqueeze(-1)
+        rows = rows.clamp(max=len(data) - 1)
+        action = data["action"][rows]
+
+        output = model(data["time"][rows], data["togo"][rows], data["observation"][rows], action)
+        if task.discrete:
+            loss = nll_loss(of_action(output.log_softmax(-1), action), mask=exists)
+        else:
+            loss = sequence_action_loss(output, action, mask=exists)
+        minimize(optimizer, loss)
+        return {"policy_loss": loss}
+
+    return train("decision transformer", task, options, update, policy=model, report=report)
+
+
+if __name__ == "__main__":
+    main()
