@@ -1,6 +1,7 @@
 """Losses and components of offline reinforcement learning as pure PyTorch functions."""
 
 from offline_losses import _compile  # noqa: F401  formulas find the compiler registered
+from offline_losses.bandit import bandit_doubly_robust_value, ips_value, self_normalized_ips_value
 from offline_losses.behavior import ddpg_bc_loss, rebrac_policy_loss, rebrac_target
 from offline_losses.chunks import chunk_return
 from offline_losses.conservative import (
@@ -127,6 +128,7 @@ __all__ = [
     "advantage_indicator",
     "advantage_learning_reward",
     "awr_weights",
+    "bandit_doubly_robust_value",
     "bellman_target",
     "best_of_n",
     "binary_expectile_loss",
@@ -183,6 +185,7 @@ __all__ = [
     "huber_loss",
     "importance_sampling_value",
     "importance_weights",
+    "ips_value",
     "lambda_return",
     "linear_recurrence",
     "mcq_loss",
@@ -215,6 +218,7 @@ __all__ = [
     "reward_scale",
     "sac_policy_loss",
     "sampled_kl_penalty",
+    "self_normalized_ips_value",
     "sequence_action_loss",
     "sequence_log_prob",
     "signed_hyperbolic",

@@ -253,6 +253,7 @@ _MODELLED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_PROPENSITY = {"policy_probability": Values(low=0.05, high=1.0), "propensity": Values(low=0.2, high=1.0)}
 _ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
@@ -564,6 +565,13 @@ LEDGER = [
     Row("weighted_per_decision_value", {**_LOGGED, "discount": _UNIT}, **_ESTIMATE),
     Row("doubly_robust_value", {**_MODELLED, "discount": _UNIT, "max_weight": _BOUND}, **_ESTIMATE),
     Row("weighted_doubly_robust_value", {**_MODELLED, "discount": _UNIT}, **_ESTIMATE),
+    Row("ips_value", {"reward": Values(), **_PROPENSITY, "max_weight": _BOUND}, **_ESTIMATE),
+    Row("self_normalized_ips_value", {"reward": Values(), **_PROPENSITY}, **_ESTIMATE),
+    Row(
+        "bandit_doubly_robust_value",
+        {"reward": Values(), "q_data": Values(), "value": Values(), **_PROPENSITY, "max_weight": _BOUND},
+        **_ESTIMATE,
+    ),
     Row("awr_weights", {"advantage": Values(), "temperature": _POSITIVE, "max_weight": _BOUND}),
     Row(
         "crr_weights",

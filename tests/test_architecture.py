@@ -29,6 +29,7 @@ TIERS = {
     "importance": 1,
     "returns": 2,
     "per_decision": 2,
+    "bandit": 2,
     "chunks": 2,
     "relabel": 2,
     "corrections": 2,

@@ -166,6 +166,7 @@ def names(page: str, section: str) -> dict[str, Any]:
         "importance": logged,
         "per_decision": logged,
         "doubly_robust": logged,
+        "bandit": {"r": drawn(B), "q": drawn(B), "v": drawn(B), "p_e": torch.rand(B), "p_b": 0.1 + torch.rand(B)},
         "conservative": {
             "q": drawn(E, B, N),
             "q_data": drawn(E, B),
@@ -459,6 +460,19 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "weighted_doubly_robust_value(r, q, v, next_v, log_rho, last, done, discount=gamma).value": lambda x: by_steps(
         x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v
     ),
+    "ips_value: ips_value(r, p_e, p_b, max_weight=lam).value": lambda x: (
+        (x.p_e / x.p_b).clamp(max=x.lam) * x.r
+    ).mean(),
+    "self_normalized_ips_value: self_normalized_ips_value(r, p_e, p_b).value": lambda x: (
+        x.r * x.p_e / x.p_b / (x.p_e / x.p_b).mean()
+    ).mean(),
+    "bandit_doubly_robust_value: bandit_doubly_robust_value(r, q, v, p_e, p_b, max_weight=lam).value": lambda x: (
+        x.v + (x.p_e / x.p_b).clamp(max=x.lam) * (x.r - x.q)
+    ).mean(),
+    "bandit_doubly_robust_value: "
+    "bandit_doubly_robust_value(r, q, v, torch.where(p_e > lam * p_b, 0.0, p_e), p_b).value": lambda x: (
+        x.v + x.p_e / x.p_b * (x.p_e / x.p_b <= x.lam) * (x.r - x.q)
+    ).mean(),
     # flow
     "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,
     "flow_point: flow_point(z, a, 1 - t)": lambda x: x.t[:, None] * x.z + (1 - x.t[:, None]) * x.a,

@@ -65,6 +65,8 @@ KEYS = MappingProxyType(
         "log_prob": Entry(None),
         "next_log_prob": Entry(None),
         "log_ratio": Entry(None),
+        "policy_probability": Entry(None),
+        "propensity": Entry(None),
         "chosen_log_ratio": Entry(None),
         "rejected_log_ratio": Entry(None),
         "gap": Entry(None),
