@@ -71,6 +71,7 @@ from offline_losses.importance import (
     importance_weights,
     weighted_importance_sampling_value,
 )
+from offline_losses.intervals import Interval, bootstrap_interval, empirical_bernstein_interval, normal_interval
 from offline_losses.language import path_consistency_loss, preference_loss, reward_regression_loss
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.per_decision import per_decision_value, weighted_per_decision_value
@@ -121,6 +122,7 @@ __all__ = [
     "CQLLagrangeLosses",
     "GoalReward",
     "HierarchicalAdvantages",
+    "Interval",
     "NormalizedAdvantage",
     "ObservationStatistics",
     "QuasimetricLosses",
@@ -132,6 +134,7 @@ __all__ = [
     "bellman_target",
     "best_of_n",
     "binary_expectile_loss",
+    "bootstrap_interval",
     "calibrated_value",
     "candidate_max_value",
     "categorical_kl_penalty",
@@ -160,6 +163,7 @@ __all__ = [
     "doubly_robust_value",
     "effective_sample_size",
     "elbo_loss",
+    "empirical_bernstein_interval",
     "ensemble_lower_bound",
     "ensemble_mean",
     "ensemble_min",
@@ -196,6 +200,7 @@ __all__ = [
     "n_step_return",
     "nearest_distance_penalty",
     "nll_loss",
+    "normal_interval",
     "normalize_advantage",
     "normalize_observation",
     "normalize_weights",

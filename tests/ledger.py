@@ -565,6 +565,18 @@ LEDGER = [
     Row("weighted_per_decision_value", {**_LOGGED, "discount": _UNIT}, **_ESTIMATE),
     Row("doubly_robust_value", {**_MODELLED, "discount": _UNIT, "max_weight": _BOUND}, **_ESTIMATE),
     Row("weighted_doubly_robust_value", {**_MODELLED, "discount": _UNIT}, **_ESTIMATE),
+    Row("normal_interval", {"value": Values(), "standard_error": Values(low=0.0), "level": _LEVEL}, sums=True),
+    Row(
+        "empirical_bernstein_interval",
+        {
+            "value": Values(),
+            "standard_error": Values(low=0.0),
+            "count": Knob(50.0, (1.0, 0.0, -2.0, float("nan")), (2.0, 10.0, 50.0, 100.0, 1e6)),
+            "spread": _POSITIVE,
+            "level": _LEVEL,
+        },
+        sums=True,
+    ),
     Row("ips_value", {"reward": Values(), **_PROPENSITY, "max_weight": _BOUND}, **_ESTIMATE),
     Row("self_normalized_ips_value", {"reward": Values(), **_PROPENSITY}, **_ESTIMATE),
     Row(
@@ -855,7 +867,7 @@ LEDGER = [
 UPDATES = ["polyak_update_"]
 """Functions that work in place on modules: they return nothing, and have tests of their own."""
 
-TOOLS = ["check_ends", "compile_update"]
+TOOLS = ["bootstrap_interval", "check_ends", "compile_update"]
 """Functions of functions, or of the values of flags, which have tests of their own."""
 
 
@@ -889,7 +901,7 @@ def _factors(count: int) -> Tensor:
 def total(result: Any) -> Tensor:
     """One number that every element of the result enters with another factor, far from those of its neighbors."""
     parts = [leaf for leaf in leaves(result) if leaf.is_floating_point()]
-    factors = [_factors(part.numel()).to(part).view(part.shape) for part in parts]
+    factors = [n * _factors(part.numel()).to(part).view(part.shape) for n, part in enumerate(parts, 1)]
     return sum(
         ((part * factor).sum() for part, factor in zip(parts, factors, strict=True)), torch.zeros(()).to(parts[0])
     )

@@ -2138,6 +2138,31 @@ def bandit_doubly_robust_value(
     return _estimate(lambda c: sum(x * v for x, v in zip(c, each, strict=True)) / sum(c), weight)
 
 
+def normal_interval(value: ArrayLike, standard_error: ArrayLike, *, level: float = 0.95) -> tuple[Array, Array]:
+    """The quantiles of a normal distribution around the estimate."""
+    value, error = _real(value), _real(standard_error)
+    low, high = np.empty(value.shape), np.empty(value.shape)
+    for i in np.ndindex(value.shape):
+        low[i] = norm.ppf((1 - level) / 2, value[i], error[i]) if error[i] > 0 else value[i]
+        high[i] = norm.ppf((1 + level) / 2, value[i], error[i]) if error[i] > 0 else value[i]
+    return low, high
+
+
+def empirical_bernstein_interval(
+    value: ArrayLike, standard_error: ArrayLike, *, count: float, spread: float, level: float = 0.95
+) -> tuple[Array, Array]:
+    """Maurer & Pontil 2009 (0907.3740), theorem 4, for both tails: sqrt(2 V log(2 / d) / n) + 7 log(2 / d) / 3 (n - 1),
+    of samples over their range, with half of the probability to fail for d."""
+    value, error = _real(value), _real(standard_error)
+    low, high = np.empty(value.shape), np.empty(value.shape)
+    fails = (1 - level) / 2
+    for i in np.ndindex(value.shape):
+        variance = count * (error[i] / spread) ** 2
+        half = math.sqrt(2 * variance * math.log(2 / fails) / count) + 7 * math.log(2 / fails) / (3 * (count - 1))
+        low[i], high[i] = value[i] - spread * half, value[i] + spread * half
+    return low, high
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -2197,6 +2222,8 @@ ORACLES: dict[str, Callable[..., Any]] = {
         weighted_per_decision_value,
         doubly_robust_value,
         weighted_doubly_robust_value,
+        normal_interval,
+        empirical_bernstein_interval,
         ips_value,
         self_normalized_ips_value,
         bandit_doubly_robust_value,

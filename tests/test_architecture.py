@@ -27,6 +27,7 @@ TIERS = {
     "ends": 1,
     "uncertainty": 1,
     "importance": 1,
+    "intervals": 1,
     "returns": 2,
     "per_decision": 2,
     "bandit": 2,

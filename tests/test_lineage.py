@@ -166,6 +166,7 @@ def names(page: str, section: str) -> dict[str, Any]:
         "importance": logged,
         "per_decision": logged,
         "doubly_robust": logged,
+        "intervals": {"v": drawn(B), "se": torch.rand(B), "alpha": 0.1, "n": 30, "largest": 3.0},
         "bandit": {"r": drawn(B), "q": drawn(B), "v": drawn(B), "p_e": torch.rand(B), "p_b": 0.1 + torch.rand(B)},
         "conservative": {
             "q": drawn(E, B, N),
@@ -473,6 +474,12 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "bandit_doubly_robust_value(r, q, v, torch.where(p_e > lam * p_b, 0.0, p_e), p_b).value": lambda x: (
         x.v + x.p_e / x.p_b * (x.p_e / x.p_b <= x.lam) * (x.r - x.q)
     ).mean(),
+    "empirical_bernstein_interval: "
+    "empirical_bernstein_interval(v, se, count=n, spread=largest, level=1 - 2 * alpha)": lambda x: tuple(
+        x.v
+        + sign * (7 * x.largest * math.log(2 / x.alpha) / (3 * (x.n - 1)) + x.se * (2 * math.log(2 / x.alpha)) ** 0.5)
+        for sign in (-1, 1)
+    ),
     # flow
     "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,
     "flow_point: flow_point(z, a, 1 - t)": lambda x: x.t[:, None] * x.z + (1 - x.t[:, None]) * x.a,

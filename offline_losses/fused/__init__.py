@@ -21,7 +21,12 @@ from offline_losses._compile.twin import fuse
 if TYPE_CHECKING:
     from offline_losses import *  # noqa: F403
 
-_AS_THEY_ARE = (offline_losses.check_ends, offline_losses.compile_update, offline_losses.polyak_update_)
+_AS_THEY_ARE = (
+    offline_losses.bootstrap_interval,
+    offline_losses.check_ends,
+    offline_losses.compile_update,
+    offline_losses.polyak_update_,
+)
 """What looks at values has no graph, and what works on modules is compiled with its surroundings, by one of these."""
 
 for _name in offline_losses.__all__:

@@ -14,7 +14,18 @@ import offline_losses
 PUBLIC = [name for name in offline_losses.__all__ if inspect.isfunction(getattr(offline_losses, name))]
 FUNCTIONS = [name for name in PUBLIC if name not in TOOLS]
 BANNED = {"tau", "alpha", "beta", "gamma", "dones", "lambda", "lr"}
-QUANTITIES = ("_target", "_return", "_value", "_advantage", "_error", "_log_prob", "_weights", "_filter", "_mask")
+QUANTITIES = (
+    "_target",
+    "_return",
+    "_value",
+    "_advantage",
+    "_error",
+    "_log_prob",
+    "_weights",
+    "_filter",
+    "_interval",
+    "_mask",
+)
 SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Examples:", "Reference:"]
 
 
