@@ -44,8 +44,8 @@ class NotWorthIt(Exception):
     """Generated code would be slower than the operators."""
 
 
-_SLOW = (torch.ops.aten.cummax.default, torch.ops.aten.argmax.default)
-"""What Inductor's loops for the CPU take several times longer for than PyTorch's own."""
+_SLOW = (torch.ops.aten.cummax.default, torch.ops.aten.argmax.default, torch.ops.aten.sort.stable)
+"""What Inductor's loops for the CPU take several times longer for than PyTorch's own, or leave to it at a price."""
 
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 

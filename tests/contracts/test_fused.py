@@ -37,7 +37,14 @@ FIRST = {row.function.__module__: row.name for row in reversed(LEDGER)}.values()
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
-LEFT_TO_EAGER = {"double_q_target", "best_of_n", "weighted_per_decision_value", "weighted_doubly_robust_value"}
+LEFT_TO_EAGER = {
+    "double_q_target",
+    "best_of_n",
+    "top_fraction_weights",
+    "advantage_indicator",
+    "weighted_per_decision_value",
+    "weighted_doubly_robust_value",
+}
 """What the compiler's loops for the CPU would slow down."""
 
 _eager_to_compile: dict[tuple[str, Any], Callable[..., Any]] = {}
