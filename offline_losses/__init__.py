@@ -91,6 +91,12 @@ from offline_losses.reachability import (
 from offline_losses.recurrence import linear_recurrence
 from offline_losses.regression import expectile_loss, huber_loss, quantile_loss, squared_loss
 from offline_losses.relabel import relabel_return
+from offline_losses.reporting import (
+    interquartile_mean,
+    normalized_score,
+    probability_of_improvement,
+    stratified_bootstrap_interval,
+)
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
 from offline_losses.sequence import sequence_action_loss, sequence_log_prob
 from offline_losses.smoothing import smoothed_action
@@ -189,6 +195,7 @@ __all__ = [
     "huber_loss",
     "importance_sampling_value",
     "importance_weights",
+    "interquartile_mean",
     "ips_value",
     "lambda_return",
     "linear_recurrence",
@@ -204,12 +211,14 @@ __all__ = [
     "normalize_advantage",
     "normalize_observation",
     "normalize_weights",
+    "normalized_score",
     "observation_statistics",
     "path_consistency_loss",
     "path_kl_penalty",
     "per_decision_value",
     "polyak_update_",
     "preference_loss",
+    "probability_of_improvement",
     "q_score_penalty",
     "quantile_huber_loss",
     "quantile_loss",
@@ -237,6 +246,7 @@ __all__ = [
     "sparse_weights",
     "spot_penalty",
     "squared_loss",
+    "stratified_bootstrap_interval",
     "support_mask",
     "symexp",
     "symlog",

@@ -73,7 +73,7 @@ def doubly_robust_value(
         tensor(3.5000)
 
     Reference:
-        Jiang and Li, Doubly Robust Off-policy Value Evaluation for Reinforcement Learning, arXiv:1511.03722, section 4.
+        Jiang and Li, Doubly Robust Off-policy Value Evaluation for Reinforcement Learning, arXiv:1511.03722.
         Toolkits treat the last step of an episode differently: see
         [Lineage](../lineage/doubly_robust.md#doubly_robust_value).
     """

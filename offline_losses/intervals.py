@@ -58,7 +58,7 @@ def normal_interval(value: Tensor, standard_error: Tensor, *, level: Knob = 0.95
         Interval(low=tensor(0.0400), high=tensor(3.9600))
 
     Reference:
-        Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 2.
+        Owen, Monte Carlo Theory, Methods and Examples, 2013.
     """
     check_values("normal_interval", value=value, standard_error=standard_error)
     check_knob("normal_interval", "level", level, 0.0, 1.0)
@@ -103,8 +103,8 @@ def empirical_bernstein_interval(
         Interval(low=tensor(0.4653), high=tensor(0.5347))
 
     Reference:
-        Maurer and Pontil, Empirical Bernstein Bounds and Sample Variance Penalization, arXiv:0907.3740, theorem 4, on
-        each side with half of the probability. A public form takes the largest sample for the range: see
+        Maurer and Pontil, Empirical Bernstein Bounds and Sample Variance Penalization, arXiv:0907.3740, on each
+        side with half of the probability. A public form takes the largest sample for the range: see
         [Lineage](../lineage/intervals.md#empirical_bernstein_interval).
     """
     check_values("empirical_bernstein_interval", value=value, standard_error=standard_error)
@@ -160,7 +160,7 @@ def bootstrap_interval(
         Interval(low=tensor(1.), high=tensor(1.))
 
     Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13. Toolkits resample what was normalized
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993. Toolkits resample what was normalized
         before: see [Lineage](../lineage/intervals.md#bootstrap_interval).
     """
     check_count("bootstrap_interval", "resamples", resamples, 1)
@@ -173,7 +173,14 @@ def bootstrap_interval(
         index = _steps(last[drawn], length[drawn])
         result = estimator(**{name: column[index] for name, column in columns.items()})
         found.append((result if isinstance(result, Tensor) else result[0]).detach())
-    estimates = torch.stack(found)
+    return quantiles(torch.stack(found), level)
+
+
+def quantiles(
+    estimates: Tensor,  # [B]
+    level: float,
+) -> Interval:
+    """The middle share of the estimates."""
     low, high = estimates.double().quantile(estimates.new_tensor([1 - level, 1 + level], dtype=torch.float64) / 2)
     return Interval(low.to(estimates.dtype), high.to(estimates.dtype))
 

@@ -577,6 +577,16 @@ LEDGER = [
         },
         sums=True,
     ),
+    Row(
+        "normalized_score",
+        {
+            "score": Values(),
+            "random_score": Knob(-1.0, (float("nan"), float("inf")), (-2.0, -1.5, -1.0, -0.5, 0.0)),
+            "reference_score": Knob(2.0, (float("nan"), float("inf")), (1.0, 2.0, 3.0, 4.0, 5.0)),
+        },
+    ),
+    Row("interquartile_mean", {"score": Values()}, **_ESTIMATE),
+    Row("probability_of_improvement", {"score": Values("N"), "other_score": Values("M")}, sums=True, constant=True),
     Row("ips_value", {"reward": Values(), **_PROPENSITY, "max_weight": _BOUND}, **_ESTIMATE),
     Row("self_normalized_ips_value", {"reward": Values(), **_PROPENSITY}, **_ESTIMATE),
     Row(
@@ -867,7 +877,7 @@ LEDGER = [
 UPDATES = ["polyak_update_"]
 """Functions that work in place on modules: they return nothing, and have tests of their own."""
 
-TOOLS = ["bootstrap_interval", "check_ends", "compile_update"]
+TOOLS = ["bootstrap_interval", "check_ends", "compile_update", "stratified_bootstrap_interval"]
 """Functions of functions, or of the values of flags, which have tests of their own."""
 
 

@@ -2054,7 +2054,7 @@ def doubly_robust_value(
     discount: float = 0.99,
     max_weight: float = math.inf,
 ) -> tuple[Array, Array, Array]:
-    """Jiang & Li 2016 (1511.03722), eq. 10, written out: V plus the weighted errors of Q, from each first step."""
+    """Jiang & Li 2016 (1511.03722), written out: V plus the weighted errors of Q, from each first step."""
     reward, q_data, value, next_value = _real(reward), _real(q_data), _real(value), _real(next_value)
     terminated, log_ratio, episodes, each = _flag(terminated), _real(log_ratio), _episodes(done), []
     for episode in episodes:
@@ -2151,7 +2151,7 @@ def normal_interval(value: ArrayLike, standard_error: ArrayLike, *, level: float
 def empirical_bernstein_interval(
     value: ArrayLike, standard_error: ArrayLike, *, count: float, spread: float, level: float = 0.95
 ) -> tuple[Array, Array]:
-    """Maurer & Pontil 2009 (0907.3740), theorem 4, for both tails: sqrt(2 V log(2 / d) / n) + 7 log(2 / d) / 3 (n - 1),
+    """Maurer & Pontil 2009 (0907.3740), for both tails: sqrt(2 V log(2 / d) / n) + 7 log(2 / d) / 3 (n - 1),
     of samples over their range, with half of the probability to fail for d."""
     value, error = _real(value), _real(standard_error)
     low, high = np.empty(value.shape), np.empty(value.shape)
@@ -2161,6 +2161,36 @@ def empirical_bernstein_interval(
         half = math.sqrt(2 * variance * math.log(2 / fails) / count) + 7 * math.log(2 / fails) / (3 * (count - 1))
         low[i], high[i] = value[i] - spread * half, value[i] + spread * half
     return low, high
+
+
+# What runs are reported as.
+
+
+def normalized_score(score: ArrayLike, *, random_score: float, reference_score: float) -> Array:
+    """Fu et al. 2020 (2004.07219), without their factor of 100."""
+    score = _real(score)
+    out = np.empty(score.shape)
+    for i in np.ndindex(score.shape):
+        out[i] = (score[i] - random_score) / (reference_score - random_score)
+    return out
+
+
+def interquartile_mean(score: ArrayLike) -> Array:
+    """Agarwal et al. 2021 (2108.13264): the mean without the lowest and the highest quarter of all scores."""
+    ranked = sorted(_real(score).ravel().tolist())
+    cut = math.floor(len(ranked) / 4)
+    middle = ranked[cut : len(ranked) - cut]
+    return _real(math.fsum(middle) / len(middle))
+
+
+def probability_of_improvement(score: ArrayLike, other_score: ArrayLike) -> Array:
+    """Agarwal et al. 2021 (2108.13264): the share of pairs of runs that the first wins, half for ties."""
+    x, y = _real(score), _real(other_score)
+    out = np.zeros(x.shape[:-1])
+    for i in np.ndindex(out.shape):
+        pairs = [(a, b) for a in x[i] for b in y[i]]
+        out[i] = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
+    return out
 
 
 ORACLES: dict[str, Callable[..., Any]] = {
@@ -2224,6 +2254,9 @@ ORACLES: dict[str, Callable[..., Any]] = {
         weighted_doubly_robust_value,
         normal_interval,
         empirical_bernstein_interval,
+        normalized_score,
+        interquartile_mean,
+        probability_of_improvement,
         ips_value,
         self_normalized_ips_value,
         bandit_doubly_robust_value,

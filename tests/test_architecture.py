@@ -31,6 +31,7 @@ TIERS = {
     "returns": 2,
     "per_decision": 2,
     "bandit": 2,
+    "reporting": 2,
     "chunks": 2,
     "relabel": 2,
     "corrections": 2,

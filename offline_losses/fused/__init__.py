@@ -26,6 +26,7 @@ _AS_THEY_ARE = (
     offline_losses.check_ends,
     offline_losses.compile_update,
     offline_losses.polyak_update_,
+    offline_losses.stratified_bootstrap_interval,
 )
 """What looks at values has no graph, and what works on modules is compiled with its surroundings, by one of these."""
 

@@ -65,6 +65,9 @@ def test_the_suffix_is_the_contract(name: str) -> None:
         assert "reduction" not in [p.name for p in parameters]
         assert name.endswith((*QUANTITIES, "_update_")) or name in {
             "softmax_entropy",
+            "normalized_score",
+            "interquartile_mean",
+            "probability_of_improvement",
             "linear_recurrence",
             "reward_scale",
             "observation_statistics",
