@@ -145,7 +145,7 @@ def sac_policy_loss(
     $$T \log \pi(a \mid s) - Q(s, a), \qquad a \sim \pi(\cdot \mid s) \text{ reparameterized}$$
 
     For one sampled action. Over all actions of a discrete policy, `[*batch, N]`, this would be their plain mean; the
-    expectation is `(probability * (temperature * log_prob - q)).sum(-1).mean()`.
+    expectation is `discrete_sac_loss`.
 
     Args:
         log_prob: `[*batch]`, of the sampled action; not `[*batch, N]` of all.

@@ -66,6 +66,8 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("cql", PENDULUM, "--lagrange 1.0", "gap"),
         ("td3_bc", PENDULUM, "", "critic_loss"),
         ("td3_bc", PENDULUM, "--compile", "critic_loss"),
+        ("rebrac", PENDULUM, "", "critic_loss"),
+        ("rebrac", PENDULUM, "--critic-bc 1", "critic_loss"),
         ("fql", PENDULUM, "", "critic_loss"),
         pytest.param("fql", PENDULUM, "--compile --flow-steps 2", "critic_loss", marks=pytest.mark.thorough),
         ("diffusion_bc", PENDULUM, "", "policy_loss"),
@@ -96,6 +98,7 @@ def test_recipe_learns_and_writes_what_it_measured(
     [
         ("cql", CARTPOLE, "discrete_cql.py"),
         ("td3_bc", CARTPOLE, "discrete_cql.py"),
+        ("rebrac", CARTPOLE, "discrete_cql.py"),
         ("sac", CARTPOLE, "discrete_cql.py"),
         ("edac", CARTPOLE, "discrete_cql.py"),
         ("fql", CARTPOLE, "discrete_cql.py"),
@@ -123,6 +126,18 @@ def test_td3_bc_climbs_its_critic() -> None:
     import td3_bc
 
     near, far = (td3_bc.main(["--dataset", PENDULUM, *SHORT, "--q-weight", weight]) for weight in ("1e-6", "100"))
+    assert near["return"] != far["return"]
+
+
+def test_rebrac_pays_for_leaving_the_data() -> None:
+    """The critics' weight lowers what they think of the data's own actions, and the policy's moves the policy."""
+    import rebrac
+
+    near, far, cheap = (
+        rebrac.main(["--dataset", PENDULUM, *SHORT, "--policy-bc", policy, "--critic-bc", critic])
+        for policy, critic in (("10", "10"), ("0", "10"), ("10", "0"))
+    )
+    assert near["q_data"] < cheap["q_data"]
     assert near["return"] != far["return"]
 
 

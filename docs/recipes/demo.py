@@ -63,6 +63,7 @@ RUNS = [
     Run(PENDULUM, "HL-Gauss", "hl_gauss", 4000, "--lr 0.003 --temperature 0.1 --expectile 0.9 --polyak 0.02"),
     Run(PENDULUM, "CQL", "cql", 3000, "--conservative 0.05 --polyak 0.02"),
     Run(PENDULUM, "TD3+BC", "td3_bc", 4000, "--q-weight 10 --polyak 0.02"),
+    Run(PENDULUM, "ReBRAC", "rebrac", 4000, "--policy-bc 0.03 --critic-bc 0.03 --polyak 0.02"),
     Run(PENDULUM, "FQL", "fql", 3000, "--distillation 0.03 --polyak 0.02"),
     Run(PENDULUM, "diffusion BC", "diffusion_bc", 3000, "--fraction 0.3"),
     Run(PENDULUM, "SAC", "sac", 4000, "--polyak 0.02"),

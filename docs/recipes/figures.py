@@ -26,6 +26,7 @@ COLORS = {
     "CQL": "#009E73",
     "QR-CQL": "#44AA99",
     "TD3+BC": "#CC79A7",
+    "ReBRAC": "#661100",
     "FQL": "#DDCC77",
     "diffusion BC": "#AA4499",
     "EDAC": "#999933",

@@ -86,7 +86,8 @@ def load_task(options: argparse.Namespace, discrete_only: bool | None = None) ->
         raise SystemExit(
             f"{options.dataset} has discrete actions: take discrete_cql.py."
             if discrete
-            else f"{options.dataset} has continuous actions: take cql.py, td3_bc.py, fql.py, edac.py or sac.py."
+            else f"{options.dataset} has continuous actions: "
+            "take cql.py, td3_bc.py, rebrac.py, fql.py, edac.py or sac.py."
         )
     bounds = (0.0, 1.0) if discrete else (space.low, space.high)
     task = Task(
