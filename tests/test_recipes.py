@@ -70,6 +70,7 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("rebrac", PENDULUM, "--critic-bc 1", "critic_loss"),
         ("fql", PENDULUM, "", "critic_loss"),
         pytest.param("fql", PENDULUM, "--compile --flow-steps 2", "critic_loss", marks=pytest.mark.thorough),
+        ("recap", PENDULUM, "", "flow_loss"),
         ("diffusion_bc", PENDULUM, "", "policy_loss"),
         ("diffusion_bc", PENDULUM, "--fraction 0.3 --prediction-type v", "policy_loss"),
         ("sac", PENDULUM, "", "critic_loss"),
@@ -86,7 +87,7 @@ def test_recipe_learns_and_writes_what_it_measured(
     assert [row["step"] for row in history] == [20, 40, 60]
     assert history[-1][falling] < history[0][falling]
     assert math.isfinite(result["return"])
-    assert ("q_data" in result) == (recipe not in ("bc", "awr", "diffusion_bc"))
+    assert ("q_data" in result) == (recipe not in ("bc", "awr", "recap", "diffusion_bc"))
     assert json.loads((tmp_path / "result.json").read_text()) == result
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == [row["return"] for row in history]

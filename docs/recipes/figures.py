@@ -28,6 +28,7 @@ COLORS = {
     "TD3+BC": "#CC79A7",
     "ReBRAC": "#661100",
     "FQL": "#DDCC77",
+    "RECAP": "#117733",
     "diffusion BC": "#AA4499",
     "EDAC": "#999933",
     "SAC": "#D55E00",

@@ -1,0 +1,92 @@
+"""RECAP: a flow that is told whether each action went better than expected, and that it does when it acts.
+
+Physical Intelligence, arXiv:2511.14759, with a state in place of images and a number in place of words. A value says
+what was to be expected; an action whose advantage is among the best is good. One flow imitates all of the data under
+that condition, bad actions included, and sometimes without it. Acting asks for a good one, and guidance exaggerates.
+No action outside of the data is ever valued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from networks import ActionField, SamplingPolicy, Value
+from task import load_task
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Adam
+
+from offline_losses import (
+    advantage_indicator,
+    flow_matching_loss,
+    flow_point,
+    generalized_advantage,
+    guided_field,
+    squared_loss,
+)
+
+REFRESH = 100  # updates between two looks at the whole data
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    parser.add_argument("--fraction", type=float, default=0.3, help="share of the actions that are called good")
+    parser.add_argument("--lambda", type=float, default=0.95, dest="lambda_", help="1: the returns of the data")
+    parser.add_argument("--guidance", type=float, default=1.5, help="1: just the condition; larger exaggerates it")
+    parser.add_argument("--dropout", type=float, default=0.1, help="share of samples without the condition")
+    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
+    options = parser.parse_args(argv)
+    task = load_task(options, discrete_only=False)
+    data = task.data
+
+    value = Value(task.observation_size, options.hidden).to(options.device)
+    velocity = ActionField(task.observation_size, task.action_size, options.hidden).to(options.device)
+    optimizer = Adam([*value.parameters(), *velocity.parameters()], options.lr, fused=True)
+
+    @torch.no_grad()
+    def judge() -> None:
+        """Writes down what followed each step, and 1 where it was among the best beside what was expected, else −1."""
+        v, next_v = value(data["observation"]), value(data["next", "observation"])
+        reward, terminated, done = (data["next", key] for key in ("reward", "terminated", "done"))
+        advantage = generalized_advantage(
+            reward, v, next_v, terminated, done, discount=options.discount, lambda_=options.lambda_
+        )
+        data["return"] = v + advantage
+        data["good"] = torch.where(advantage_indicator(advantage, fraction=options.fraction), 1.0, -1.0)
+
+    def prepare(step: int) -> None:
+        if step % REFRESH == 1:
+            judge()
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        observation, action = batch["observation"], batch["action"]
+
+        # 1. The value of the data's own policy.
+        value_loss = squared_loss(value(observation), batch["return"])
+
+        # 2. The flow imitates every action under its condition, which is left out now and then.
+        noise, time = torch.randn_like(action), torch.rand_like(action[..., 0])
+        condition = torch.where(torch.rand_like(time) < options.dropout, 0.0, batch["good"])
+        field = velocity(observation, flow_point(noise, action, time), time, condition)
+        flow_loss = flow_matching_loss(field, noise, action)
+
+        minimize(optimizer, value_loss + flow_loss)  # no parameter is in both terms: one step for the two
+        return {"value_loss": value_loss, "flow_loss": flow_loss}
+
+    @torch.no_grad()
+    def act(observation: Tensor, point: Tensor) -> Tensor:
+        """Carries noise, at time 0, to a good action, at time 1."""
+        for k in range(options.flow_steps):
+            time = torch.full_like(point[..., 0], k / options.flow_steps)
+            free, good = (velocity(observation, point, time, torch.full_like(time, c)) for c in (0.0, 1.0))
+            point = point + guided_field(free, good, guidance_scale=options.guidance) / options.flow_steps
+        return point
+
+    deployed = SamplingPolicy(act, task.action_size, options.device)
+    return train("recap", task, options, update, policy=deployed, prepare=prepare, report=report)
+
+
+if __name__ == "__main__":
+    main()
