@@ -72,7 +72,8 @@ def discrete_sac_loss(
     """
     check_values("discrete_sac_loss", logits=logits, q=q)
     check_axis("discrete_sac_loss", "logits", logits, "action")
-    check_tail("discrete_sac_loss", q.shape[:-1], q.shape[:-1], mask, weight, reduction)
+    batch = q.shape[:-1]
+    check_tail("discrete_sac_loss", batch, batch, mask, weight, reduction)
     check_knob("discrete_sac_loss", "temperature", temperature, 0.0, bounds="[)")
     rows = None if mask is None else mask.unsqueeze(-1)
     value = _soft_expectation(select(rows, upcast(logits)), select(rows, upcast(q)), temperature)

@@ -83,7 +83,8 @@ def gaussian_kl_penalty(
     for argument, deviation in (("log_std", log_std), ("reference_log_std", reference_log_std)):
         if deviation.shape != mean.shape[-1:]:
             check_shape(name, "mean", mean.shape, **{argument: deviation})
-    check_tail(name, mean.shape[:-1], mean.shape[:-1], mask, weight, reduction)
+    batch = mean.shape[:-1]
+    check_tail(name, batch, batch, mask, weight, reduction)
     rows = None if mask is None else mask.unsqueeze(-1)
     log_sigma, log_rho = (select(rows, _bounded(x).expand_as(mean)) for x in (log_std, reference_log_std))
     z = select(rows, upcast(mean) - upcast(reference_mean)) * torch.exp(-log_rho)
@@ -135,7 +136,8 @@ def categorical_kl_penalty(
     """
     check_values("categorical_kl_penalty", logits=logits, reference_logits=reference_logits)
     check_axis("categorical_kl_penalty", "logits", logits, "action")
-    check_tail("categorical_kl_penalty", logits.shape[:-1], logits.shape[:-1], mask, weight, reduction)
+    batch = logits.shape[:-1]
+    check_tail("categorical_kl_penalty", batch, batch, mask, weight, reduction)
     rows = None if mask is None else mask.unsqueeze(-1)
     log_p, log_q = (_log_softmax(select(rows, upcast(x))) for x in (logits, reference_logits))
     p = log_p.exp()

@@ -116,7 +116,8 @@ def mpo_temperature_loss(
     check_float("mpo_temperature_loss", log_temperature=log_temperature, q=q)
     check_shape("mpo_temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
     check_axis("mpo_temperature_loss", "q", q, "sample")
-    check_tail("mpo_temperature_loss", q.shape[:-1], q.shape[:-1], mask, weight, reduction)
+    batch = q.shape[:-1]
+    check_tail("mpo_temperature_loss", batch, batch, mask, weight, reduction)
     check_knob("mpo_temperature_loss", "max_kl", max_kl, 0.0)
     value = select(None if mask is None else mask.unsqueeze(-1), upcast(q.detach()))
     exists = value != -torch.inf

@@ -145,6 +145,29 @@ def test_a_last_axis_is_needed(name: str, argument: str) -> None:
             getattr(offline_losses, name)(*inputs)
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "what"),
+    [
+        ("mpo_weights", "q", "sample"),
+        ("mpo_temperature_loss", "q", "sample"),
+        ("best_of_n", "q", "candidate"),
+        ("gaussian_kl_penalty", "mean", "dimension"),
+        ("categorical_kl_penalty", "logits", "action"),
+        ("discrete_sac_loss", "logits", "action"),
+        ("discrete_soft_target", "next_q", "action"),
+        ("rebrac_policy_loss", "policy_action", "dimension"),
+        ("rebrac_target", "next_policy_action", "dimension"),
+        ("smoothed_action", "action", "dimension"),
+    ],
+)
+def test_an_axis_of_actions_is_needed(name: str, argument: str, what: str) -> None:
+    """Empty, it is refused before anything is summed over it."""
+    case = next(case for case in CASES if case.row.name == name)
+    inputs = case.build(BATCH, sizes={"N": 0, "A": 0})
+    with pytest.raises(ValueError, match=f"{name}: {argument}: expected a last axis of at least one {what}"):
+        case.row.function(**inputs)
+
+
 def test_polyak_update_refuses_what_does_not_fit() -> None:
     """Another number of tensors, other shapes, something that is no tensor, a share outside [0, 1]."""
     one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)

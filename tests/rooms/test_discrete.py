@@ -168,3 +168,10 @@ def test_advantage_learning_keeps_the_best_action_and_widens_the_gap(share: floa
         q = q + 0.5 * (advantage_learning_reward(reward, q, q.amax().expand(2), bonus_weight=share) - q)
     close(q[0], reward[0], 1e-4)
     close(q[0] - q[1], 0.5 / (1 - share), 1e-3)
+
+
+def test_a_row_of_values_belongs_to_each_reward() -> None:
+    """Rewards of another batch are refused by name."""
+    q, end = torch.zeros(5, 3), torch.zeros(4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="discrete_soft_target: reward: expected shape"):
+        discrete_soft_target(torch.zeros(4), q, q, end)

@@ -204,3 +204,11 @@ def test_a_log_ratio_of_half_precision(dtype: torch.dtype) -> None:
         math.exp(-0.0078125) - 1 + 0.0078125,
         1e-9,
     )
+
+
+@pytest.mark.parametrize("bound", [0.5, 50.0])
+def test_the_bound_of_the_exponent(bound: float) -> None:
+    """Small ones are taken, and as large ones as float32 has the exponential of with a factor to spare."""
+    assert sampled_kl_penalty(torch.zeros(1), torch.full((1,), 1e3), max_exponent=bound).isfinite()
+    with pytest.raises(ValueError, match="max_exponent"):
+        sampled_kl_penalty(torch.zeros(1), torch.zeros(1), max_exponent=50.5)
