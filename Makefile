@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test lint types format docs serve bench bench-peers clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.demo  ## train every family on three datasets, print the table, draw the figures (some minutes)
+demo: $(VENV)/.demo  ## train every family on four datasets, print the table, draw the figures (some minutes)
 	$(BIN)/python docs/recipes/demo.py
 
 test: $(VENV)/.test  ## every test of the library

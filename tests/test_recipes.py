@@ -25,6 +25,7 @@ import demo
 import embedded
 
 PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
+MAZE = "maze/play-v0"
 SHORT = ["--steps=60", "--evaluations=3", "--episodes=3", "--probe=5", "--batch-size=64", "--discount=0.9"]
 
 needs_sepsis = pytest.mark.skipif(find_spec("icu_sepsis") is None, reason="needs icu-sepsis")
@@ -36,6 +37,7 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
         embedded.build_pendulum(0.03)
         embedded.build_cartpole(0.03)
+        embedded.build_maze(0.03)
         if find_spec("icu_sepsis") is not None:
             embedded.build_sepsis(0.005)
         yield
@@ -49,6 +51,9 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("bc", CARTPOLE, "", "policy_loss"),
         ("awr", PENDULUM, "", "value_loss"),
         ("awr", CARTPOLE, "", "value_loss"),
+        ("decision_transformer", PENDULUM, "--context 4 --hidden 8 --wish -200", "policy_loss"),
+        ("decision_transformer", CARTPOLE, "--context 4 --hidden 8", "policy_loss"),
+        ("hiql", MAZE, "", "high_loss"),
         ("iql", PENDULUM, "", "critic_loss"),
         ("iql", CARTPOLE, "", "critic_loss"),
         pytest.param("iql", PENDULUM, "--compile", "critic_loss", marks=pytest.mark.thorough),
@@ -87,7 +92,9 @@ def test_recipe_learns_and_writes_what_it_measured(
     assert [row["step"] for row in history] == [20, 40, 60]
     assert history[-1][falling] < history[0][falling]
     assert math.isfinite(result["return"])
-    assert ("q_data" in result) == (recipe not in ("bc", "awr", "recap", "diffusion_bc"))
+    assert ("q_data" in result) == (
+        recipe not in ("bc", "awr", "recap", "diffusion_bc", "decision_transformer", "hiql")
+    )
     assert json.loads((tmp_path / "result.json").read_text()) == result
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == [row["return"] for row in history]

@@ -20,26 +20,27 @@ from torch.optim import Adam
 
 from offline_losses import discounted_return, nll_loss, sequence_action_loss
 
+UNIT = 100.0  # of scaled return, which spans so much
+
 
 class DecisionTransformer(nn.Module):
     """Actions `[B, T, A]`, logits of finitely many, from returns to go, states and earlier actions."""
 
-    def __init__(self, task: Task, hidden: int, context: int, steps: int, wish: float, unit: float) -> None:
+    def __init__(self, task: Task, hidden: int, context: int, wish: float, most: float) -> None:
         super().__init__()
-        self.task, self.context, self.wish, self.unit = task, context, wish, unit
+        self.task, self.context, self.wish, self.most = task, context, wish, most
         self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(task.observation_size, hidden)
         self.of_action, self.head = nn.Linear(task.action_size, hidden), nn.Linear(hidden, task.action_size)
-        self.of_time = nn.Embedding(steps, hidden)
+        self.position = nn.Parameter(0.02 * torch.randn(context, hidden))
         layer = nn.TransformerEncoderLayer(hidden, 2, 4 * hidden, 0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(hidden), enable_nested_tensor=False)
         self.register_buffer("later", torch.ones(3 * context, 3 * context, dtype=torch.bool).triu(1))
         self.begin()
 
-    def forward(self, time: Tensor, togo: Tensor, observation: Tensor, action: Tensor) -> Tensor:
+    def forward(self, togo: Tensor, observation: Tensor, action: Tensor) -> Tensor:
         action = one_hot(action, self.task.action_size).to(observation) if self.task.discrete else action
         parts = self.of_return(togo.unsqueeze(-1)), self.of_state(observation), self.of_action(action)
-        time = self.of_time(time.clamp(max=self.of_time.num_embeddings - 1))
-        tokens = torch.stack([part + time for part in parts], 2).flatten(1, 2)
+        tokens = torch.stack([part + self.position[: togo.shape[1]] for part in parts], 2).flatten(1, 2)
         count = tokens.shape[1]
         seen = self.layers(tokens, mask=self.later[:count, :count])
         output = self.head(seen[:, 1::3])  # behind each state, before its action
@@ -58,13 +59,12 @@ class DecisionTransformer(nn.Module):
         size = () if self.task.discrete else (self.task.action_size,)
         unknown = torch.zeros(len(observation), *size, dtype=torch.long if self.task.discrete else observation.dtype)
         last = [x[-self.context :] for x in (self.togo, self.states, [*self.actions, unknown.to(observation.device)])]
-        time = torch.arange(len(self.states), device=observation.device)[-self.context :].expand(len(observation), -1)
-        output = self(time, *(torch.stack(x, 1) for x in last))[:, -1]
+        output = self(*(torch.stack(x, 1) for x in last))[:, -1]
         self.actions.append(output.argmax(-1) if self.task.discrete else output)
         return self.actions[-1]
 
     def earned(self, reward: Tensor) -> None:
-        self.togo.append(self.togo[-1] - reward.to(self.togo[-1]) / self.unit)
+        self.togo.append((self.togo[-1] - reward.to(self.togo[-1]) / UNIT).clamp(max=self.most))
 
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
@@ -73,20 +73,17 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser.add_argument("--wish", type=float, help="the return that is asked for; the best of the data if not given")
     options = parser.parse_args(argv)
     task = load_task(options)
-    data, unit = task.data, options.return_range
+    data = task.data
 
-    # Dataset time: what the episode still earns from each step on, where it ends, and how long ago it began.
+    # Dataset time: what the episode still earns from each step on, and where it ends.
     reward, done = data["next", "reward"], data["next", "done"]
-    data["togo"] = discounted_return(reward, done, discount=1.0) / unit
+    data["togo"] = discounted_return(reward, done, discount=1.0) / UNIT
     data["row"], ends = torch.arange(len(data), device=data.device), done.nonzero().squeeze(-1)
     data["last"] = ends[torch.searchsorted(ends, data["row"])]
-    first = torch.cat([ends.new_zeros(1), ends[:-1] + 1])
-    data["time"] = data["row"] - first[torch.searchsorted(ends, data["row"])]
 
     wish = task.returns.max().item() if options.wish is None else options.wish
-    longest = int(data["time"].max()) + 1
-    model = DecisionTransformer(task, options.hidden, options.context, longest, wish * task.scale / unit, unit)
-    model = model.to(data.device)
+    most = data["togo"].max().item()  # nothing is wished for that never was
+    model = DecisionTransformer(task, options.hidden, options.context, wish * task.scale / UNIT, most).to(data.device)
     optimizer = Adam(model.parameters(), options.lr, fused=True)
     ahead = torch.arange(options.context, device=data.device)
 
@@ -97,7 +94,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         rows = rows.clamp(max=len(data) - 1)
         action = data["action"][rows]
 
-        output = model(data["time"][rows], data["togo"][rows], data["observation"][rows], action)
+        output = model(data["togo"][rows], data["observation"][rows], action)
         if task.discrete:
             loss = nll_loss(of_action(output.log_softmax(-1), action), mask=exists)
         else:

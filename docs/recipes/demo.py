@@ -47,11 +47,12 @@ class Run(NamedTuple):
 # the horizon (a swing-up is over in some 50 steps, and a discount of 0.97 sees that far; patients are treated for 9
 # steps, undiscounted, so that Q is a probability of survival), the share of good episodes, and the noise (a patient's
 # fate says little about one treatment: larger batches for what imitates). CQL and DQN differ by the penalty alone.
-PENDULUM, CARTPOLE, SEPSIS_ICU = EMBEDDED
+PENDULUM, CARTPOLE, SEPSIS_ICU, MAZE = EMBEDDED
 SHARED = {
     PENDULUM: "--discount 0.97 --hidden 64",
     CARTPOLE: "--discount 0.98 --hidden 64",
     SEPSIS_ICU: "--discount 1.0",
+    MAZE: "--discount 0.97",
 }
 RUNS = [
     Run(PENDULUM, "BC", "bc", 2000, ""),
@@ -72,6 +73,7 @@ RUNS = [
     Run(CARTPOLE, "BC", "bc", 2000, ""),
     Run(CARTPOLE, "filtered BC", "bc", 2000, "--fraction 0.03"),
     Run(CARTPOLE, "AWR", "awr", 3000, "--temperature 1"),
+    Run(CARTPOLE, "DT", "decision_transformer", 1500, "--batch-size 64"),
     Run(CARTPOLE, "IQL", "iql", 4000, "--temperature 0.05 --polyak 0.02"),
     Run(CARTPOLE, "XQL", "xql", 4000, "--temperature 0.3 --polyak 0.02"),
     Run(CARTPOLE, "SQL", "sql", 4000, "--temperature 0.1 --polyak 0.02"),
@@ -91,6 +93,8 @@ RUNS = [
         SEPSIS_ICU, "QR-CQL", "qr_cql", 2000, "--hidden 128 --conservative 0.3 --temperature 1 --delta 10 --polyak 0.02"
     ),
     Run(SEPSIS_ICU, "DQN", "discrete_cql", 5000, "--hidden 256 --conservative 0 --polyak 0.01"),
+    Run(MAZE, "BC", "bc", 2000, ""),
+    Run(MAZE, "HIQL", "hiql", 4000, "--lr 0.003"),
 ]
 
 

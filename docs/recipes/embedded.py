@@ -1,4 +1,4 @@
-"""The worlds that the recipes learn from: three datasets built on the spot, and what a policy is worth in them.
+"""The worlds that the recipes learn from: four datasets built on the spot, and what a policy is worth in them.
 
 `python docs/recipes/embedded.py [ids...]` builds the ones that are missing, with real environments and through Minari's
 own API, so that every recipe takes any other Minari id just as well.
@@ -6,6 +6,7 @@ own API, so that every recipe takes any other Minari id just as well.
 - `pendulum/mixed-v0`: continuous; random, mediocre and good controllers in equal shares of steps.
 - `cartpole/mixed-v0`: discrete; many random and mediocre episodes, few good ones.
 - `icu-sepsis/clinicians-v0`: clinical; 20 000 patients under the clinicians' policy, in a process known exactly.
+- `maze/play-v0`: discrete; walks through a maze whose goals nobody aimed for.
 
 A mediocre controller is a good one with *wrong gains*, drawn anew for each episode. Noise on a good controller would
 not do: plain imitation averages it away, and nothing is left to learn.
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import maze  # noqa: F401  registers its world
 import minari
 import numpy as np
 import torch
@@ -64,8 +66,9 @@ def evaluate(
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Returns of `episodes` episodes of a policy in the dataset's own environment, all of them side by side.
 
-    `act` maps observations [episodes, D], float32, to actions in the environment's units. Episode i is reset with
-    seed + i. The clinical world needs no sampling: ask `IcuSepsis().survival(probabilities)`.
+    `act` maps observations [episodes, D], float32, to actions in the environment's units; if it has a method `earned`,
+    that is told the rewards [episodes] of each step. Episode i is reset with seed + i. The clinical world needs no
+    sampling: ask `IcuSepsis().survival(probabilities)`.
     """
     dataset = open_dataset(dataset_id)
     if dataset.env_spec is None:
@@ -77,6 +80,8 @@ def evaluate(
         with torch.no_grad():
             action = act(torch.as_tensor(observation, dtype=torch.float32))
         observation, reward, terminated, truncated, _ = worlds.step(action.cpu().numpy())
+        if hasattr(act, "earned"):
+            act.earned(torch.as_tensor(reward, dtype=torch.float32))
         returns[running] += reward[running]
         running &= ~(terminated | truncated)
     worlds.close()
@@ -132,6 +137,24 @@ def build_cartpole(scale: float = 1.0, seed: int = 0) -> minari.MinariDataset:
     return _from_controllers("cartpole/mixed-v0", "CartPole-v1", [(many, random), (many, mediocre), (few, good)], seed)
 
 
+def build_maze(scale: float = 1.0, seed: int = 0) -> minari.MinariDataset:
+    """Maze of rooms: 1000 episodes of play, straight on for some steps and then another way, whatever the goal is."""
+
+    def play(rng: np.random.Generator) -> Controller:
+        direction, left = 0, 0
+
+        def act(_: np.ndarray) -> np.int64:
+            nonlocal direction, left
+            if left == 0:
+                direction, left = rng.integers(4), rng.integers(1, 5)
+            left -= 1
+            return np.int64(direction)
+
+        return act
+
+    return _from_controllers("maze/play-v0", "offline_losses/Maze-v0", [(max(1, round(1000 * scale)), play)], seed)
+
+
 def build_sepsis(scale: float = 1.0, seed: int = 0) -> minari.MinariDataset:
     """ICU-Sepsis: 20 000 patients; the observation is the state's 47 features, the reward 1 for survival."""
     world = IcuSepsis()
@@ -163,6 +186,7 @@ EMBEDDED: dict[str, Callable[..., minari.MinariDataset]] = {
     "pendulum/mixed-v0": build_pendulum,
     "cartpole/mixed-v0": build_cartpole,
     "icu-sepsis/clinicians-v0": build_sepsis,
+    "maze/play-v0": build_maze,
 }
 
 

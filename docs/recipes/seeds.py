@@ -21,7 +21,7 @@ from common import to_json
 from demo import RUNS, Run, build, execute
 from embedded import EMBEDDED
 
-FAMILIES = ["XQL", "SQL", "HL-Gauss", "EDAC", "QR-CQL", "ReBRAC", "FQL", "RECAP", "diffusion BC"]
+FAMILIES = ["XQL", "SQL", "HL-Gauss", "EDAC", "QR-CQL", "ReBRAC", "FQL", "RECAP", "diffusion BC", "DT", "HIQL"]
 QUICK = "--evaluations 1 --probe 1"  # the last evaluation alone: training is the same
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from embedded import load, open_dataset
@@ -33,6 +33,34 @@ class Policy(Protocol):
     def act(self, observation: Tensor) -> Tensor:
         """The mean action, or the most probable one."""
         ...
+
+
+@runtime_checkable
+class Remembering(Policy, Protocol):
+    """A policy that looks back on its episodes, which all begin at once, and is told every reward."""
+
+    def begin(self) -> Remembering:
+        """The policy, having forgotten the last episodes."""
+        ...
+
+    def earned(self, reward: Tensor) -> None:
+        """Take note of the scaled rewards `[episodes]` of the last actions."""
+        ...
+
+
+@dataclass
+class Deployed:
+    """A policy in the environment's units."""
+
+    task: Task
+    policy: Policy
+
+    def __call__(self, observation: Tensor) -> Tensor:
+        return self.task.to_environment(self.policy.act(self.task.observe(observation)))
+
+    def earned(self, reward: Tensor) -> None:
+        if isinstance(self.policy, Remembering):
+            self.policy.earned(reward * self.task.scale)
 
 
 @dataclass
@@ -70,7 +98,7 @@ class Task:
         return action.cpu() if self.discrete else low + (action.cpu() + 1) / 2 * (high - low)
 
     def deployed(self, policy: Policy) -> Act:
-        return lambda observation: self.to_environment(policy.act(self.observe(observation)))
+        return Deployed(self, policy.begin() if isinstance(policy, Remembering) else policy)
 
 
 def load_task(options: argparse.Namespace, discrete_only: bool | None = None) -> Task:
