@@ -150,5 +150,6 @@ ALIASES = {
     "guide/goals/": ["goal-conditioned", "GCRL", "HER", "OGBench"],
     "guide/preferences/": ["RLHF", "DPO", "language models", "LLM", "alignment"],
     "guide/filtered-cloning/": ["10% BC", "percentile BC"],
+    "guide/judging-a-policy/": ["off-policy evaluation", "OPE", "counterfactual evaluation", "FQE"],
     "guide/td3-bc/": ["TD3BC"],
 }
