@@ -88,7 +88,7 @@ def interquartile_mean(score: Tensor) -> Tensor:
     """
     check_float("interquartile_mean", score=score)
     check_axis("interquartile_mean", "score", score.flatten(), "sample")
-    ranked = upcast(score).flatten().sort().values
+    ranked = upcast(score).flatten().sort(stable=True).values
     cut = ranked.numel() // 4
     return ranked[cut : ranked.numel() - cut].mean().to(summed(score))
 

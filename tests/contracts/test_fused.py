@@ -42,6 +42,7 @@ LEFT_TO_EAGER = {
     "best_of_n",
     "top_fraction_weights",
     "advantage_indicator",
+    "interquartile_mean",
     "weighted_per_decision_value",
     "weighted_doubly_robust_value",
 }
