@@ -75,7 +75,7 @@ def importance_weights(log_ratio: Tensor, done: Tensor, *, max_weight: Knob = ma
     check_axis("importance_weights", "log_ratio", log_ratio, "step")
     check_flags("importance_weights", log_ratio.shape, done=done)
     check_knob("importance_weights", "max_weight", max_weight, 0.0, bounds="(]")
-    exponent = cumulative_log_weight(log_ratio.detach(), done)
+    exponent = cumulative_log_weight(log_ratio, done)
     return clipped(exponent, max_weight).detach().exp().to(summed(log_ratio))
 
 

@@ -129,7 +129,7 @@ def probability_of_improvement(score: Tensor, other_score: Tensor) -> Tensor:
     check_axis("probability_of_improvement", "other_score", other_score, "run")
     tasks = torch.Size([*score.shape[:-1], other_score.shape[-1]])
     check_shape("probability_of_improvement", "score up to its last axis", tasks, other_score=other_score)
-    x, y = upcast(score.detach()).unsqueeze(-1), upcast(other_score.detach()).unsqueeze(-2)
+    x, y = upcast(score).unsqueeze(-1), upcast(other_score).unsqueeze(-2)
     wins = (x > y).to(summed(score, other_score)) + 0.5 * (x == y)
     return wins.mean((-2, -1))
 
@@ -183,5 +183,5 @@ def stratified_bootstrap_interval(
     found = []
     for _ in range(resamples):
         drawn = torch.randint(score.shape[-1], score.shape, generator=generator, device=generator.device)
-        found.append(metric(score.detach().gather(-1, drawn.to(score.device))).detach())
+        found.append(metric(score.gather(-1, drawn.to(score.device))).detach())
     return quantiles(torch.stack(found), level)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
-from comparison import close
+from comparison import close, gradients
 from evaluation import Log, logs
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import discounts, tensors
+from strategies import discounts, reals, tensors
 
 from offline_losses import per_decision_value, weighted_importance_sampling_value, weighted_per_decision_value
 
@@ -52,6 +54,27 @@ def test_an_ended_episode_stays_in_the_normalizer() -> None:
     log_ratio = torch.tensor([3.0, 1.0, 1.0, 1.0]).double().log()
     value = weighted_per_decision_value(reward, log_ratio, done, discount=1.0).value
     close(value, 1 + 0.25 + 0.25)
+
+
+@given(log=logs(), scale=reals(1.0, 300.0))
+def test_no_weight_is_too_large_or_small_for_a_share(log: Log, scale: float) -> None:
+    """Episodes of any length with log-ratios of hundreds: each step's shares are a softmax of the logarithms."""
+    reward, log_ratio, done = log.reward, scale * log.log_ratio, log.done.clone()
+    done[-1] = True
+    stops = [-1, *done.nonzero().flatten().tolist()]
+    rewards = [reward[i + 1 : j + 1] for i, j in pairwise(stops)]
+    exponents = [log_ratio[i + 1 : j + 1].cumsum(0) for i, j in pairwise(stops)]
+    total = torch.zeros((), dtype=torch.float64)
+    for step in range(max(map(len, rewards))):
+        carried = torch.stack([exponent[min(step, len(exponent) - 1)] for exponent in exponents])
+        if carried.max() > -torch.inf:
+            each = torch.stack([r[step] if step < len(r) else torch.zeros_like(total) for r in rewards])
+            total = total + 0.9**step * carried.softmax(0) @ each
+    found = weighted_per_decision_value(reward, log_ratio, done, discount=0.9)
+    close(found.value, total, 1e-7)
+    slopes = gradients(lambda *x: sum(weighted_per_decision_value(*x, done, discount=0.9)[:2]), reward, log_ratio)
+    if found.standard_error.isfinite():
+        assert all(slope.isfinite().all() for slope in slopes)
 
 
 def test_equal_rewards_of_equal_episodes_are_certain() -> None:
