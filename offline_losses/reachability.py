@@ -268,6 +268,6 @@ def transitive_weights(target: Tensor, *, discount: Knob = 0.99, exponent: Knob 
     check_float("transitive_weights", target=target)
     check_knob("transitive_weights", "discount", discount, 0.0, 1.0)
     check_knob("transitive_weights", "exponent", exponent, 0.0, bounds="[)")
-    y = upcast(target.detach())
+    y = upcast(target)
     steps = (y.log() / scalar(discount, y).log()).clamp(min=0.0)
     return torch.exp(-times(exponent, torch.log1p(steps))).detach().to(target.dtype)
