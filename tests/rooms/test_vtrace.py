@@ -30,6 +30,16 @@ def test_a_ratio_too_large_for_the_float_is_bounded_before() -> None:
     assert torch.equal(slope, zero)
 
 
+@BOTH
+def test_the_defaults(function: Callable[..., Tensor]) -> None:
+    """Both bounds are one, as in the paper: of ratios above it nothing remains. A trace has the ratio's bound too."""
+    reward, zero, end = torch.ones(3).double(), torch.zeros(3).double(), torch.arange(3) == 2
+    got = function(reward, zero, zero, zero + 2, end, end)
+    close(got, torch.tensor([1 + 0.99 + 0.99**2, 1 + 0.99, 1.0], dtype=torch.float64))
+    wide = function(reward, zero, zero, zero + 2, end, end, max_ratio=INF)[-1]
+    close(wide, torch.tensor(2.0).double().exp())
+
+
 def test_no_bound_is_infinity() -> None:
     """Then the ratios themselves: importance sampling for each decision."""
     reward, zero, end = torch.tensor([1.0, 2.0]).double(), torch.zeros(2).double(), torch.tensor([False, True])
