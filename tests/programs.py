@@ -52,7 +52,7 @@ HABITS: dict[str, tuple[str, ...]] = {
     "noise": ("none", "normal", "uniform", "permutation", "python", "numpy", "generator"),
     "batch": ("tensors", "dictionary", "object", "replay", "numpy replay", "iterator"),
     "metrics": ("tensors", "item", "nothing", "appended", "rate", "gradient norm", "tuple", "parameter", "stored"),
-    "counter": ("none", "attribute", "nested", "list", "argument"),
+    "counter": ("none", "attribute", "nested", "list", "argument", "optimizer"),
 }
 """What one-file updates do; the first word of each line is the plainest."""
 
@@ -308,6 +308,8 @@ class World:
             self.count += 1
         if counter == "nested":
             self.nested["count"] += 1
+        if counter == "optimizer":
+            self.optimizer.count = getattr(self.optimizer, "count", 0) + 1
         if counter == "list":
             self.history.append(len(self.history))
         turn = {"attribute": self.count, "nested": self.nested["count"], "argument": number}.get(counter, 0)

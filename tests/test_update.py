@@ -486,6 +486,25 @@ def test_a_failed_trace_changes_nothing() -> None:
     assert_equal(eager, learner)
 
 
+@pytest.mark.usefixtures("operators")
+def test_what_an_update_writes_onto_an_optimizer_stays_there() -> None:
+    """Dynamo takes note of it and never does it: such an update is compiled around that line, and told so."""
+
+    class Annealing(Learner):
+        def update(self, batch: dict[str, Tensor], expectile: float = 0.7) -> dict[str, Tensor]:
+            self.critic_optimizer.updates = getattr(self.critic_optimizer, "updates", 0) + 1
+            return super().update({**batch, "y": batch["y"] / self.critic_optimizer.updates}, expectile)
+
+    eager, learner = Annealing(), Annealing()
+    said = warned(compile_update(learner.update), [batch(i) for i in range(5)])
+    for i in range(5):
+        eager.update(batch(i))
+    assert_equal(eager, learner)
+    assert learner.critic_optimizer.updates == 5
+    if private.BACKWARD.missing() is None:
+        assert "an attribute of an optimizer is set in test_update.py, line" in said[0]
+
+
 @pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 def test_a_failing_compiler_costs_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a whole update nor of its parts."""

@@ -82,6 +82,8 @@ def test_no_random_program_is_different() -> None:
         Program({"batch": "numpy replay", "noise": "python"}),
         Program({"precision": "scaler"}, {4: "learning rate"}),
         Program({"optimizer": "RAdam"}, {2: "momentum reset", 6: "load optimizer"}),
+        Program({"optimizer": "custom"}, {4: "other optimizer"}),  # what it counts is noted and never done
+        Program({"counter": "optimizer"}, {8: "switch"}),
     ],
     ids=str,
 )

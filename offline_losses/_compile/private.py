@@ -138,6 +138,9 @@ UPDATE = Names(
     compile_fx="torch._inductor.compile_fx:compile_fx",
     RestartAnalysis="torch._dynamo.exc:RestartAnalysis",
     RandomVariable="torch._dynamo.variables:RandomVariable",
+    OptimizerVariable="torch._dynamo.variables.optimizer:OptimizerVariable",
+    set_attribute="torch._dynamo.variables.optimizer:OptimizerVariable.method_setattr_standard",
+    Unsupported="torch._dynamo.exc:Unsupported",
     step_pre_hooks="torch.optim.optimizer:_global_optimizer_pre_hooks",
     step_post_hooks="torch.optim.optimizer:_global_optimizer_post_hooks",
 )
@@ -192,8 +195,8 @@ class Tracer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.traced = True
         try:
-            patched = UPDATE.config.patch(self.settings)
-            with _tracing, self.around(), patched, _constants_of_their_own(), _no_generators_of_python():
+            changed = _constants_of_their_own(), _no_generators_of_python(), _no_attributes_of_optimizers()
+            with _tracing, self.around(), UPDATE.config.patch(self.settings), changed[0], changed[1], changed[2]:
                 return self._torchdynamo_orig_backend(*args, **kwargs)
         except Exception as error:
             self.error = error
@@ -211,7 +214,18 @@ def compile_with(backend: Any, function: Any, settings: dict[str, Any], whole: b
 
 
 @contextmanager
-def _constants_of_their_own() -> Iterator[None]:
+def _replaced(kind: Any, name: str, value: Any) -> Iterator[None]:
+    own = vars(kind).get(name)
+    setattr(kind, name, value)
+    try:
+        yield
+    finally:
+        delattr(kind, name)
+        if own is not None:  # it was not inherited
+            setattr(kind, name, own)
+
+
+def _constants_of_their_own() -> AbstractContextManager[None]:
     """Let None, True and False be objects of one trace.
 
     PyTorch 2.13 and 2.14 share them between all traces and write into them where a value came from, `p.grad` for
@@ -219,8 +233,7 @@ def _constants_of_their_own() -> Iterator[None]:
     """
     constants = sys.modules["torch._dynamo.variables.constant"]
     if not hasattr(constants, "CONSTANT_VARIABLE_NONE") or not torch.__version__.startswith(("2.13.", "2.14.")):
-        yield
-        return
+        return nullcontext()
     kind = constants.ConstantVariable
     shared = kind.create
 
@@ -228,23 +241,21 @@ def _constants_of_their_own() -> Iterator[None]:
         own = (value is None or value is True or value is False) and not kwargs
         return kind(value) if own else shared(value, **kwargs)
 
-    kind.create = staticmethod(create)
-    try:
-        yield
-    finally:
-        kind.create = staticmethod(shared)
+    return _replaced(kind, "create", staticmethod(create))
 
 
-@contextmanager
-def _no_generators_of_python() -> Iterator[None]:
+def _no_generators_of_python() -> AbstractContextManager[None]:
     """Do not trace what Python's generators of random numbers draw: some of it would be a constant of the graph."""
-    kind = UPDATE.RandomVariable
-    shared = kind.is_supported_random_obj
-    kind.is_supported_random_obj = staticmethod(lambda generator: False)
-    try:
-        yield
-    finally:
-        kind.is_supported_random_obj = staticmethod(shared)
+    return _replaced(UPDATE.RandomVariable, "is_supported_random_obj", staticmethod(lambda generator: False))
+
+
+def _no_attributes_of_optimizers() -> AbstractContextManager[None]:
+    """Do not trace what sets an attribute of an optimizer: Dynamo takes note of it, and then never does it."""
+
+    def refuse(self: Any, *_: Any, **__: Any) -> None:
+        raise UPDATE.Unsupported(f"an attribute of an optimizer ({type(self.value).__name__}) is set")
+
+    return _replaced(UPDATE.OptimizerVariable, "method_setattr_standard", refuse)
 
 
 def forget_static(tensors: Iterable[Any]) -> None:
@@ -267,12 +278,3 @@ def hooks_of_optimizer(optimizer: Any) -> bool:
 def has_gradient_hooks(tensors: Iterable[Any]) -> bool:
     """Whether something runs when a gradient of these is computed."""
     return any([x._backward_hooks or x._post_accumulate_grad_hooks for x in tensors])  # noqa: C419
-
-
-def caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
-    """Whether an error of this kind lies behind one of Dynamo's."""
-    while error is not None:
-        if isinstance(error, kind) or isinstance(getattr(error, "inner_exception", None), kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -15,6 +15,7 @@ _OWN = tuple(path for package in (torch, offline_losses) for path in package.__p
 
 _MENDS: Sequence[tuple[str, str, str]] = (
     (r"GradScaler", "GradScaler looks at the gradients", "Train in bfloat16, which needs no scaler"),
+    (r"attribute of an optimizer", "an attribute of an optimizer is set", "Keep it elsewhere"),
     (r"LRScheduler|Scheduler\.step|ReduceLROnPlateau", "a scheduler is stepped inside", "Step it after the update"),
     (r"load_state_dict", "a network is loaded inside", "Copy it with polyak_update_(slow, fast, polyak=1.0)"),
     (r"numpy.*random|_numpy\.random", "NumPy draws random numbers", "Draw them with torch, or outside the update"),
@@ -54,6 +55,15 @@ def why(error: Exception) -> str:
 def changes_always(error: Exception) -> bool:
     """Whether another try would be as futile as this one."""
     return type(error).__name__ in CHANGING
+
+
+def caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
+    """Whether an error of this kind lies behind one of Dynamo's."""
+    while error is not None:
+        if isinstance(error, kind) or isinstance(getattr(error, "inner_exception", None), kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _place(error: Exception) -> str:
