@@ -167,7 +167,7 @@ def names(page: str, section: str) -> dict[str, Any]:
         "per_decision": logged,
         "doubly_robust": logged,
         "intervals": {"v": drawn(B), "se": torch.rand(B), "alpha": 0.1, "n": 30, "largest": 3.0},
-        "reporting": {"x": drawn(3, 5), "y": drawn(3, 4)},
+        "reporting": {"x": drawn(3, 5), "y": drawn(3, 4), "low": -1.0, "high": 2.0},
         "bandit": {"r": drawn(B), "q": drawn(B), "v": drawn(B), "p_e": torch.rand(B), "p_b": 0.1 + torch.rand(B)},
         "conservative": {
             "q": drawn(E, B, N),

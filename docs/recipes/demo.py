@@ -67,6 +67,7 @@ RUNS = [
     Run(PENDULUM, "ReBRAC", "rebrac", 4000, "--policy-bc 0.03 --critic-bc 0.03 --polyak 0.02"),
     Run(PENDULUM, "FQL", "fql", 3000, "--distillation 0.03 --polyak 0.02"),
     Run(PENDULUM, "RECAP", "recap", 3000, "--guidance 5"),
+    Run(PENDULUM, "composed", "compose", 4000, "--lr 0.003"),
     Run(PENDULUM, "diffusion BC", "diffusion_bc", 3000, "--fraction 0.3"),
     Run(PENDULUM, "SAC", "sac", 4000, "--polyak 0.02"),
     Run(PENDULUM, "EDAC", "edac", 3000, "--polyak 0.02"),

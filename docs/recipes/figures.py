@@ -31,6 +31,7 @@ COLORS = {
     "ReBRAC": "#661100",
     "FQL": "#DDCC77",
     "RECAP": "#117733",
+    "composed": "#E69F00",
     "diffusion BC": "#AA4499",
     "EDAC": "#999933",
     "SAC": "#D55E00",

@@ -21,7 +21,20 @@ from common import to_json
 from demo import RUNS, Run, build, execute
 from embedded import EMBEDDED
 
-FAMILIES = ["XQL", "SQL", "HL-Gauss", "EDAC", "QR-CQL", "ReBRAC", "FQL", "RECAP", "diffusion BC", "DT", "HIQL"]
+FAMILIES = [
+    "XQL",
+    "SQL",
+    "HL-Gauss",
+    "EDAC",
+    "QR-CQL",
+    "ReBRAC",
+    "FQL",
+    "RECAP",
+    "composed",
+    "diffusion BC",
+    "DT",
+    "HIQL",
+]
 QUICK = "--evaluations 1 --probe 1"  # the last evaluation alone: training is the same
 
 

@@ -1,0 +1,71 @@
+"""Composed: an algorithm of parts that nobody has published together. Exchange any of them; each is one line.
+
+The critics are classifiers (HL-Gauss), the value is the sparse in-sample maximum (SQL), the policy is a flow that
+imitates by the sparse weights, and it acts by the best of many draws (as IDQL does), as a pessimist who trusts the
+critics where they agree (as the relatives of EDAC do).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from common import Report, Result, arguments, minimize, train
+from hl_gauss import support_of_returns
+from networks import ActionField, CategoricalCritics, SamplingPolicy, Value
+from task import load_task
+from tensordict import TensorDict
+from torch import Tensor
+
+import offline_losses as ol
+
+
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+    parser = arguments(__doc__)
+    for flag, kind, default in (("draws", int, 16), ("flow-steps", int, 10), ("temperature", float, 0.1)):
+        parser.add_argument(f"--{flag}", type=kind, default=default)
+    options = parser.parse_args(argv)
+    task = load_task(options, discrete_only=False)
+    steps, temperature, sizes = options.flow_steps, options.temperature, (task.observation_size, task.action_size)
+
+    support = support_of_returns(task, options.discount, bins=51)
+    value, critics = Value(sizes[0], options.hidden), CategoricalCritics(task, options.hidden, bins=51)
+    velocity, slow_critics = ActionField(*sizes, options.hidden), deepcopy(critics).requires_grad_(False)
+    networks = torch.nn.ModuleList([value, critics, velocity, slow_critics]).to(options.device)
+    optimizer = torch.optim.Adam([p for p in networks.parameters() if p.requires_grad], options.lr, fused=True)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        observation, action, following = batch["observation"], batch["action"], batch["next"]
+        q = ol.ensemble_lower_bound(ol.categorical_value(slow_critics(observation, action), support))
+        v, next_v = value(observation), value(following["observation"]).detach()
+        value_loss = temperature**2 * ol.sparse_value_loss(v, q, temperature=temperature)
+
+        target = ol.bellman_target(following["reward"], next_v, following["terminated"], discount=options.discount)
+        critic_loss = ol.categorical_loss(critics(observation, action), ol.hl_gauss(target, support))
+
+        noise, time = torch.randn_like(action), torch.rand_like(v)
+        field = velocity(observation, ol.flow_point(noise, action, time), time)
+        weight = ol.sparse_weights(q - v, temperature=temperature).clamp(max=100)
+        flow_loss = ol.flow_matching_loss(field, noise, action, weight=weight)
+
+        minimize(optimizer, value_loss + critic_loss + flow_loss)
+        ol.polyak_update_(slow_critics, critics, polyak=0.02)
+        return {"value_loss": value_loss, "critic_loss": critic_loss, "flow_loss": flow_loss}
+
+    @torch.no_grad()
+    def act(observation: Tensor, noise: Tensor) -> Tensor:
+        point = noise.unflatten(-1, (options.draws, sizes[1]))
+        state = observation.unsqueeze(-2).expand(*point.shape[:-1], sizes[0])
+        for k in range(steps):  # from noise, at time 0, to actions, at time 1
+            point = point + velocity(state, point, torch.full_like(point[..., 0], k / steps)) / steps
+        q = ol.ensemble_lower_bound(ol.categorical_value(critics(state, point.clamp(-1, 1)), support))
+        return ol.best_of_n(q, point)
+
+    policy = SamplingPolicy(act, options.draws * sizes[1], options.device)
+    q_of = lambda observation, action: ol.categorical_value(critics(observation, action), support)  # noqa: E731
+    return train("composed", task, options, update, policy=policy, critics=q_of, report=report)
+
+
+if __name__ == "__main__":
+    main()
