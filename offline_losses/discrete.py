@@ -233,7 +233,7 @@ def _soft_expectation(
     temperature: Knob,  # []
 ) -> Tensor:
     """Mean of Q − T log π under the policy; 0 without an action."""
-    some = (logits > -torch.inf).any(-1, keepdim=True)
+    some = (logits != -torch.inf).any(-1, keepdim=True)
     log_p = torch.where(some, torch.where(some, logits, 0.0).log_softmax(-1), -torch.inf)
     p = log_p.exp()
     taken = p > 0

@@ -45,8 +45,9 @@ def mmd_penalty(
     k = e^{-\lVert x - y \rVert_2^2 / 2 \sigma^2} \quad\text{or}\quad e^{-\lVert x - y \rVert_1 / \sigma}$$
 
     It compares samples and needs no density. Few samples see the support of the behavior rather than its shape. Biased,
-    a sample is compared with itself too: never negative, and exactly 0 for equal sets. Unbiased, it is not, and the
-    mean over many draws is right, but one value may be negative. BEAR's is the root of the biased one.
+    a sample is compared with itself too: never negative, and 0 for equal sets, both up to rounding. Unbiased, it is
+    not, and the mean over many draws is right, but one value may be negative. BEAR's is the root of the biased one:
+    take it of `penalty.clamp(min=0) + 1e-6`.
 
     Args:
         policy_action: `[*batch, N, A]`, $x$, N actions of the policy in each state.
@@ -195,7 +196,8 @@ def _nearest(
     best, index = query.new_full(query.shape[:1], torch.inf), query.new_zeros(query.shape[:1], dtype=torch.int64)
     for start in range(0, len(data_action), chunk):
         data = pairs(data_observation[start : start + chunk], data_action[start : start + chunk])
-        distance, found = torch.cdist(query, data, compute_mode="donot_use_mm_for_euclid_dist").min(-1)
+        distance = torch.cdist(query, data, compute_mode="donot_use_mm_for_euclid_dist")
+        distance, found = distance.nan_to_num(torch.inf, torch.inf).min(-1)  # of what is no number nothing is near
         index = torch.where(distance < best, found + start, index)
         best = torch.minimum(distance, best)
     return index.view(action.shape[:-1])

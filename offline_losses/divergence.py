@@ -219,5 +219,5 @@ def _bounded(log_std: Tensor) -> Tensor:
 
 def _log_softmax(logits: Tensor) -> Tensor:
     """Logarithms of probabilities; where there is no action at all, none has any, and nothing has a gradient."""
-    some = (logits > -torch.inf).any(-1, keepdim=True)
+    some = (logits != -torch.inf).any(-1, keepdim=True)
     return torch.where(some, torch.where(some, logits, 0.0).log_softmax(-1), -torch.inf)

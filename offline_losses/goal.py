@@ -66,7 +66,8 @@ def hindsight_goals(
     Args:
         index: int64 `[*batch]`, rows $i$ of the flat data.
         episode_end: int64 `[*batch]`, the last row $e$ of each one's episode; once for all rows,
-            `ends[torch.searchsorted(ends, torch.arange(len(done)))]` with `ends = done.nonzero().squeeze(-1)`.
+            `ends[torch.searchsorted(ends, torch.arange(len(done)))]` with `ends = done.nonzero().squeeze(-1)`, if
+            the last row is done.
         random_index: int64 `[*batch]`, rows $j$ drawn from all data, or from those that may be goals.
         uniform: `[*batch, 2]`, $u_1$ and $u_2$ drawn from [0, 1), `torch.rand`.
         current_share: $p_\text{current}$ in [0, 1].
@@ -156,7 +157,7 @@ def goal_reward(
     check_float("goal_reward", distance=distance)
     check_knob("goal_reward", "threshold", threshold, 0.0, bounds="[)")
     check_option("goal_reward", "kind", kind, ("step_cost", "success"))
-    reached = distance <= threshold
+    reached = upcast(distance) <= threshold
     reward = reached.to(distance.dtype)
     return GoalReward(reward - 1 if kind == "step_cost" else reward, reached)
 
@@ -180,7 +181,7 @@ def hierarchical_advantages(
         next_value_to_subgoal: $V(s', w)$.
 
     Returns:
-        `HierarchicalAdvantages(high, low)`, each `[*batch]`, in the inputs' common dtype.
+        `HierarchicalAdvantages(high, low)`, each `[*batch]`, in the common dtype of its two values.
 
     Gradient:
         All four.

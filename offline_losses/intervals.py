@@ -8,7 +8,7 @@ cases, on both sides together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -17,7 +17,7 @@ from offline_losses._core.checks import Knob, check_axis, check_count, check_fla
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.errors import describe, refuse, refuse_shape
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, upcast
+from offline_losses._core.reduce import exact, summed
 
 
 class Interval(NamedTuple):
@@ -62,7 +62,7 @@ def normal_interval(value: Tensor, standard_error: Tensor, *, level: Knob = 0.95
     """
     check_values("normal_interval", value=value, standard_error=standard_error)
     check_knob("normal_interval", "level", level, 0.0, 1.0)
-    half = torch.special.ndtri((1 + scalar(level, upcast(value)).double()) / 2) * standard_error.double()
+    half = torch.special.ndtri((1 + exact(level, value.device)) / 2) * standard_error.double()
     return _around(value, half, summed(value, standard_error))
 
 
@@ -111,7 +111,7 @@ def empirical_bernstein_interval(
     check_knob("empirical_bernstein_interval", "count", count, 1.0)
     check_knob("empirical_bernstein_interval", "spread", spread, 0.0)
     check_knob("empirical_bernstein_interval", "level", level, 0.0, 1.0)
-    log = torch.log(4 / (1 - scalar(level, upcast(value)).double()))
+    log = torch.log(4 / (1 - exact(level, value.device)))
     half = (2 * log).sqrt() * standard_error.double() + 7 * spread * log / (3 * (count - 1))
     return _around(value, half, summed(value, standard_error))
 
@@ -165,6 +165,7 @@ def bootstrap_interval(
     """
     check_count("bootstrap_interval", "resamples", resamples, 1)
     check_knob("bootstrap_interval", "level", level, 0.0, 1.0)
+    check_generator("bootstrap_interval", generator)
     columns, last = _checked(columns)
     length = torch.diff(last, prepend=last.new_tensor([-1]))
     found = []
@@ -172,8 +173,23 @@ def bootstrap_interval(
         drawn = torch.randint(len(last), (len(last),), generator=generator, device=generator.device).to(last.device)
         index = _steps(last[drawn], length[drawn])
         result = estimator(**{name: column[index] for name, column in columns.items()})
-        found.append((result if isinstance(result, Tensor) else result[0]).detach())
+        found.append(number("bootstrap_interval", "estimator", result))
     return quantiles(torch.stack(found), level)
+
+
+def number(function: str, argument: str, result: Any) -> Tensor:
+    """What a function that was passed returned, alone or in front, or its refusal."""
+    found = result[0] if isinstance(result, tuple) and result else result
+    if not isinstance(found, Tensor) or found.ndim:
+        mend = "Let it return one number, result.mean() for instance."
+        refuse(TypeError, function, argument, "a function whose (first) result is a 0-d tensor", describe(found), mend)
+    return found.detach()
+
+
+def check_generator(function: str, generator: Generator) -> None:
+    if not isinstance(generator, Generator):
+        mend = "Pass torch.Generator().manual_seed(0)."
+        refuse(TypeError, function, "generator", "a torch.Generator", describe(generator), mend)
 
 
 def quantiles(
@@ -192,12 +208,15 @@ def _around(value: Tensor, half: Tensor, dtype: torch.dtype) -> Interval:
 def _checked(columns: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
     """The columns, of which `done` ends the last episode too, and the last step of each."""
     columns = dict(columns)
+    if not columns:
+        mend = "Pass the arguments of the estimator by name."
+        refuse(ValueError, "bootstrap_interval", "columns", "at least one column", "none", mend)
     for name, column in columns.items():
         if not isinstance(column, Tensor):
             mend = "Convert it with torch.as_tensor."
             refuse(TypeError, "bootstrap_interval", name, "a torch.Tensor", describe(column), mend)
     first, like = next(iter(columns.items()))
-    check_axis("bootstrap_interval", first, like.flatten(), "row")
+    check_axis("bootstrap_interval", first, like if like.ndim == 0 else like.flatten(), "row")
     for name, column in columns.items():
         if column.shape[:1] != like.shape[:1]:
             refuse_shape("bootstrap_interval", name, column, [torch.Size([*like.shape[:1], *column.shape[1:]])], first)

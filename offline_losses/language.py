@@ -63,8 +63,8 @@ def preference_loss(
     \end{aligned}$$
 
     Kinds of $h$ alone lower the probability of both answers if that widens the margin; the others hold each answer by
-    itself. `"cdpo"` believes that a share $\epsilon$ of the labels is wrong and stops at $\sigma(h) = 1 - \epsilon$;
-    `"robust_dpo"` corrects for it without bias, and is not bounded below.
+    itself (`"apo_down"` the chosen one). `"cdpo"` believes that a share $\epsilon$ of the labels is wrong and stops at
+    $\sigma(h) = 1 - \epsilon$; `"robust_dpo"` corrects for it without bias, and is not bounded below.
 
     Args:
         chosen_log_ratio: `[*batch]`, $\log \pi / \pi_\text{ref}$ of the preferred answers; of `"ipo"` often divided by

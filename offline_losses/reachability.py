@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, times, upcast
+from offline_losses._core.reduce import exact, promoted, reduce, scalar, select, times, upcast
 from offline_losses.entropic import soft_value
 
 
@@ -269,5 +269,5 @@ def transitive_weights(target: Tensor, *, discount: Knob = 0.99, exponent: Knob 
     check_knob("transitive_weights", "discount", discount, 0.0, 1.0)
     check_knob("transitive_weights", "exponent", exponent, 0.0, bounds="[)")
     y = upcast(target)
-    steps = (y.log() / scalar(discount, y).log()).clamp(min=0.0)
+    steps = (y.log() / exact(discount, y.device).log()).clamp(min=0.0)
     return torch.exp(-times(exponent, torch.log1p(steps))).detach().to(target.dtype)

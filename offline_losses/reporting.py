@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from offline_losses._core.checks import Knob, check_axis, check_count, check_float, check_knob, check_shape
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed, upcast
-from offline_losses.intervals import Interval, quantiles
+from offline_losses.intervals import Interval, check_generator, number, quantiles
 
 
 @public
@@ -106,7 +106,7 @@ def probability_of_improvement(score: Tensor, other_score: Tensor) -> Tensor:
         other_score: `[*task, N]`, runs of the other.
 
     Returns:
-        `[*task]`, in [0, 1], float32 or wider.
+        `[*task]`, in [0, 1], float32 or wider; NaN where a score is.
 
     Gradient:
         None: comparisons have none.
@@ -131,7 +131,7 @@ def probability_of_improvement(score: Tensor, other_score: Tensor) -> Tensor:
     check_shape("probability_of_improvement", "score up to its last axis", tasks, other_score=other_score)
     x, y = upcast(score).unsqueeze(-1), upcast(other_score).unsqueeze(-2)
     wins = (x > y).to(summed(score, other_score)) + 0.5 * (x == y)
-    return wins.mean((-2, -1))
+    return torch.where(x.isnan() | y.isnan(), torch.nan, wins).mean((-2, -1))
 
 
 @public
@@ -180,8 +180,10 @@ def stratified_bootstrap_interval(
     check_axis("stratified_bootstrap_interval", "score", score, "run")
     check_count("stratified_bootstrap_interval", "resamples", resamples, 1)
     check_knob("stratified_bootstrap_interval", "level", level, 0.0, 1.0)
+    check_generator("stratified_bootstrap_interval", generator)
     found = []
     for _ in range(resamples):
         drawn = torch.randint(score.shape[-1], score.shape, generator=generator, device=generator.device)
-        found.append(metric(score.gather(-1, drawn.to(score.device))).detach())
+        result = metric(score.gather(-1, drawn.to(score.device)))
+        found.append(number("stratified_bootstrap_interval", "metric", result))
     return quantiles(torch.stack(found), level)

@@ -160,7 +160,11 @@ def signed_parabolic(x: Tensor, *, epsilon: Knob = 1e-3) -> Tensor:
     finite = size < torch.inf
     near = torch.where(finite, size, 0.0)
     slope = 1 + 2 * epsilon
-    t = 2 * near / (slope + (slope * slope + 4 * epsilon * near).sqrt())
+    unit = torch.where(
+        near > 2.0**60, 2.0**60, torch.ones_like(near)
+    )  # a square under the root would overflow before the root does
+    root = unit.sqrt() * (slope * slope / unit + 4 * epsilon * (near / unit)).sqrt()
+    t = near / ((slope + root) / 2)
     return _signed(torch.where(finite, t * (t + 2), size), x)
 
 

@@ -227,8 +227,8 @@ def normalize_advantage(
     count = scalar(existing.numel(), last) if mask is None else mask.sum()
     mean = torch.where(count > 0, total(existing.detach().square()) / count.clamp(min=1), last)
     moved = (last + rate * (mean - last)).detach()
-    positive = moved > 0
-    normalized = torch.where(positive, existing / torch.where(positive, moved, 1.0).sqrt(), 0.0)
+    zero = moved == 0
+    normalized = torch.where(zero, 0.0, existing / torch.where(zero, 1.0, moved).sqrt())
     return NormalizedAdvantage(normalized.to(dtype), moved.to(dtype))
 
 

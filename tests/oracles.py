@@ -1321,6 +1321,7 @@ def path_kl_penalty(
                 for said in (e, behavior)
             ]
             out[i] += (means[0] - means[1]) ** 2 / (2 * beta[i])
+    return out
 
 
 # Goals.

@@ -50,6 +50,11 @@ def in_double(number: float, device: torch.device) -> Tensor:
     return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
+def exact(value: Knob, device: torch.device) -> Tensor:
+    """A hyper-parameter as a tensor in double precision, where float32 does not tell it from one."""
+    return value if isinstance(value, Tensor) else 0.0 + in_double(value, device)
+
+
 def times(factor: Knob, x: Tensor) -> Tensor:
     """The product, in which zero times infinity is zero."""
     if is_nonzero(factor):

@@ -8,5 +8,5 @@ from torch import Tensor
 
 def root(x: Tensor) -> Tensor:
     """The square root; at zero, where its slope is infinite, without a gradient."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+    zero = x <= 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from comparison import close, gradients
@@ -174,3 +176,8 @@ def test_what_does_not_fit_is_refused() -> None:
         diffusion_prediction(noise, noise, torch.zeros(4), wanted="score")
     with pytest.raises(ValueError, match="diffusion_loss: prediction_type: expected 'epsilon' or 'x0' or 'v'"):
         diffusion_loss(noise, noise, noise, torch.zeros(4), prediction_type="eps")
+
+
+def test_a_schedule_that_is_no_number_shows() -> None:
+    """A root of what is no number is none."""
+    assert diffusion_point(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([math.nan])).isnan().all()

@@ -175,3 +175,11 @@ def test_a_row_of_values_belongs_to_each_reward() -> None:
     q, end = torch.zeros(5, 3), torch.zeros(4, dtype=torch.bool)
     with pytest.raises(ValueError, match="discrete_soft_target: reward: expected shape"):
         discrete_soft_target(torch.zeros(4), q, q, end)
+
+
+def test_a_policy_that_is_no_number_is_not_taken_for_one_without_actions() -> None:
+    """A network that has diverged shows in the loss and in the target."""
+    q, nan = torch.ones(2, 3), torch.full((2, 3), math.nan)
+    assert discrete_sac_loss(nan, q).isnan()
+    end = torch.tensor([False, False])
+    assert discrete_soft_target(torch.ones(2), q, nan, end).isnan().all()

@@ -203,3 +203,15 @@ def test_the_choice_has_no_tangent() -> None:
     close(tangent, sum((g * t).sum() for g, t in zip(gradients(loss, *inputs), tangents, strict=True)))
     hessian = torch.func.hessian(loss)(*inputs).reshape(8, 8)
     close(hessian, torch.eye(8, dtype=torch.float64))  # 2 / A
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_a_row_that_is_no_number_is_near_to_nothing(chunk: int) -> None:
+    """Wherever it stands in the data, and however they are cut."""
+    action, observation = torch.zeros(1, 1), torch.zeros(1, 1)
+    data_action = torch.tensor([[5.0], [0.0], [1.0]])
+    for place in (0, 2):
+        data_observation = torch.zeros(3, 1)
+        data_observation[place] = math.nan
+        found = nearest_distance_penalty(action, observation, data_action, data_observation, chunk=chunk)
+        assert found == 0

@@ -212,3 +212,10 @@ def test_the_bound_of_the_exponent(bound: float) -> None:
     assert sampled_kl_penalty(torch.zeros(1), torch.full((1,), 1e3), max_exponent=bound).isfinite()
     with pytest.raises(ValueError, match="max_exponent"):
         sampled_kl_penalty(torch.zeros(1), torch.zeros(1), max_exponent=50.5)
+
+
+def test_logits_that_are_no_numbers_show() -> None:
+    """On either side; only −∞ everywhere is a state without actions."""
+    zero, nan = torch.zeros(2, 3), torch.full((2, 3), math.nan)
+    assert categorical_kl_penalty(nan, zero).isnan()
+    assert categorical_kl_penalty(zero, nan).isnan()

@@ -169,3 +169,10 @@ def test_what_is_meant_where_nothing_is_said() -> None:
     said = {"current_share": 0.2, "future_share": 0.5, "future": "geometric", "discount": 0.99}
     assert hindsight_goals(*arguments).equal(hindsight_goals(*arguments, **said))
     assert goal_reward(torch.tensor([0.0, 0.5])).terminated.tolist() == [True, False]
+
+
+def test_a_tie_in_half_precision_is_decided_by_its_number() -> None:
+    """The threshold is not rounded to what the distance can hold, compiled or not."""
+    distance = torch.tensor([0.1, 0.1]).bfloat16()  # 0.10009765625
+    assert not goal_reward(distance, threshold=0.1).terminated.any()
+    assert goal_reward(distance, threshold=0.10009765625).terminated.all()

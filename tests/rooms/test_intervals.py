@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -146,3 +147,30 @@ def test_wrong_columns_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             bootstrap_interval(mean, {"x": torch.ones(3)}, generator=generator, **knobs)
+
+
+def test_a_level_near_one_is_not_rounded_to_it() -> None:
+    """A float32 does not tell them apart."""
+    zero, one = torch.tensor(0.0), torch.tensor(1.0)
+    wanted = norm.isf(0.5e-8)
+    assert normal_interval(zero, one, level=1 - 1e-8).high.item() == pytest.approx(wanted, rel=1e-6)
+    found = empirical_bernstein_interval(zero, zero, count=8.0, spread=3.0, level=1 - 1e-8)
+    assert found.high.item() == pytest.approx(math.log(4e8), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"estimator": lambda input: input}, TypeError, "estimator: expected a function whose"),
+        ({"estimator": lambda input: 0.5}, TypeError, "estimator: expected a function whose"),
+        ({"columns": {}}, ValueError, "columns: expected at least one column"),
+        ({"columns": {"x": torch.tensor(1.0)}}, ValueError, "x: expected"),
+        ({"generator": 0}, TypeError, "generator: expected a torch.Generator"),
+    ],
+)
+def test_what_is_passed_to_the_bootstrap_is_checked(changed: dict[str, Any], error: type, words: str) -> None:
+    """A result of many numbers would be pooled with all the others."""
+    arguments = {"estimator": torch.mean, "columns": {"input": torch.arange(5.0)}, "generator": torch.Generator()}
+    arguments |= changed
+    with pytest.raises(error, match=f"bootstrap_interval: {words}"):
+        bootstrap_interval(arguments.pop("estimator"), arguments.pop("columns"), **arguments)

@@ -266,3 +266,10 @@ def test_what_is_meant_where_nothing_is_said() -> None:
     half, steps = torch.tensor([0.5, 0.25]), torch.tensor([1, 3])
     close(transitive_target(half, half, steps, steps), transitive_target(half, half, steps, steps, discount=0.99))
     close(transitive_weights(half), transitive_weights(half, discount=0.99, exponent=1.0))
+
+
+def test_a_discount_near_one_is_not_rounded_to_it() -> None:
+    """The number of steps would be zero over zero."""
+    found = transitive_weights(torch.tensor([1.0, 0.5]), discount=1 - 1e-8)
+    assert found[0] == 1
+    assert found[1].item() == pytest.approx(1 / (1 + math.log(2) / 1e-8), rel=1e-5)

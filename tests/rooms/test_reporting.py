@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from comparison import close, gradients, not_above
@@ -95,3 +97,17 @@ def test_wrong_scores_are_refused() -> None:
         stratified_bootstrap_interval(torch.mean, torch.ones(2, 3), generator=generator, resamples=0)
     with pytest.raises(ValueError, match="stratified_bootstrap_interval: level: expected a number"):
         stratified_bootstrap_interval(torch.mean, torch.ones(2, 3), generator=generator, level=1.0)
+
+
+def test_a_score_that_is_no_number_improves_on_nothing_and_is_improved_by_nothing() -> None:
+    """In the task where it stands."""
+    one, nan = torch.tensor([[1.0], [1.0]]), torch.tensor([[math.nan], [0.0]])
+    assert probability_of_improvement(one, nan)[0].isnan()
+    assert probability_of_improvement(nan, one)[0].isnan()
+    assert probability_of_improvement(one, nan)[1] == 1
+
+
+def test_a_metric_is_one_number() -> None:
+    """One for each task would be pooled with the others."""
+    with pytest.raises(TypeError, match="stratified_bootstrap_interval: metric: expected a function whose"):
+        stratified_bootstrap_interval(lambda s: s.mean(-1), torch.randn(2, 3), generator=torch.Generator())

@@ -296,3 +296,10 @@ def test_the_moving_scale_is_a_constant_and_may_be_zero() -> None:
     for nothing in ((torch.zeros(0), None), (torch.ones(2), torch.zeros(2, dtype=torch.bool))):
         assert normalize_advantage(nothing[0], torch.tensor(4.0), mask=nothing[1]).mean_square == 4
     close(normalize_advantage(torch.zeros(2), torch.tensor(1.0)).mean_square, 0.99)
+
+
+def test_an_advantage_that_is_no_number_shows() -> None:
+    """It is not divided away, and neither is what it makes of the mean square."""
+    found = normalize_advantage(torch.tensor([math.nan, 1.0]), torch.tensor(1.0))
+    assert found.advantage.isnan().all()
+    assert found.mean_square.isnan()
