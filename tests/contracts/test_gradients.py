@@ -153,5 +153,6 @@ def test_rows_that_are_detached_say_so() -> None:
         "mpo_weights",
         "top_fraction_weights",
         "advantage_indicator",
+        "probability_of_improvement",
     }
     assert all(isinstance(case.row, Row) for case in CASES)
