@@ -49,6 +49,6 @@ def path_consistency_loss(axes: Axes) -> str:
         x = ratio.clone().requires_grad_()
         ol.path_consistency_loss(value, value, reward, x, end, end, n=n, kl_weight=0.1, reduction="sum").backward()
         axes.plot(range(1, steps + 1), -x.grad.mean(0), marker=".", label=f"{n}")
-    axes.set(xlabel="token, of 12", ylabel="pull up")
+    axes.set(xlabel="token, of 12", ylabel="pull up", xlim=(0.5, 12.5), xticks=(1, 4, 8, 12))
     axes.legend(title="n", loc="upper left")
     return "how far back the reward at the end reaches at once"

@@ -341,6 +341,9 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
                 assert torch.equal(one, other)
             elif one.numel():
                 assert one.dtype == other.dtype
+                finite = truth.isfinite()
+                torch.testing.assert_close(one[~finite].double(), truth[~finite].double(), equal_nan=True)
+                one, other, truth = (x.where(finite, 0.0) for x in (one, other, truth))
                 rounding = 4 * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
                 assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
     used = Counter(key[:-1] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
