@@ -70,8 +70,8 @@ def refuse_beside(
             calls = " and ".join(f"{name}.squeeze(-1)" for name in names)
             mend = f"Here {calls} {'does' if len(names) == 1 else 'do'}."
             refuse_shape(function, argument, tensor, [shape], what, mend)
-    sizes = ", ".join(map(str, shape))
-    mend = f"If one number is meant for all, {argument}.expand({sizes}) does." if not got else ""
+    call = f"expand_as({first})" if shape == other else f"expand({', '.join(map(str, shape))})"
+    mend = f"If one number is meant for all, {argument}.{call} does." if not got else ""
     refuse_shape(function, argument, tensor, [shape], what, mend)
 
 

@@ -177,3 +177,11 @@ def test_what_does_not_fit_is_refused() -> None:
         flow_matching_loss(torch.zeros(()), torch.zeros(()), torch.zeros(()))
     with pytest.raises(ValueError, match=r"distillation_loss: q: expected shape \[4\]"):
         distillation_loss(noise, noise, torch.zeros(2, 4))
+
+
+def test_one_time_for_all_samples_is_expanded_as_the_refusal_says() -> None:
+    """To the samples, not to the actions."""
+    noise, action, time = torch.zeros(5, 2), torch.ones(5, 2), torch.tensor(0.5)
+    with pytest.raises(ValueError, match=r"time: expected shape \[5\].+ time\.expand\(5\) does"):
+        flow_point(noise, action, time)
+    assert torch.equal(flow_point(noise, action, time.expand(5)), torch.full((5, 2), 0.5))
