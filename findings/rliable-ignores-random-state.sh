@@ -12,7 +12,7 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet rliable==1.2.0 arch==7.2.0 numpy==2.4.6 scipy==1.17.1 pandas==2.3.3
 cat > "$folder/run.py" <<'PY'
 import numpy
-from rliable.library import get_interval_estimates
+from rliable import library
 
 scores = numpy.random.RandomState(0).normal(size=(5, 3))
 
@@ -23,7 +23,7 @@ def mean(x):
 
 def interval(seed):
     state = numpy.random.RandomState(seed)
-    _, intervals = get_interval_estimates({"ours": scores}, mean, reps=200, random_state=state)
+    _, intervals = library.get_interval_estimates({"ours": scores}, mean, reps=200, random_state=state)
     return intervals["ours"].ravel().tolist()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
 from strategies import Trajectories, discounts, lengths, reals, tensors, trajectories
-from torch import Tensor
+from torch import Tensor, library
 
 from offline_losses import bellman_target, discounted_return, n_step_return, relabel_return
 from offline_losses._compile import stops as compiled_stops
@@ -236,7 +236,7 @@ def test_the_operator_of_compiled_code(monkeypatch: pytest.MonkeyPatch, shape: t
     close(best_stop(b, a, 2 * stopped), expected)
     close(stops._by_halves(b, a, 2 * stopped), expected)
     checks = "test_schema", "test_faketensor"
-    torch.library.opcheck(best_stop, (b, a, stopped), test_utils=checks)
+    library.opcheck(best_stop, (b, a, stopped), test_utils=checks)
 
     def unsupported(*_: object) -> None:
         raise Unsupported
