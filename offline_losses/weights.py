@@ -223,9 +223,9 @@ def normalize_advantage(
     check_shape("normalize_advantage", "a scalar", torch.Size(()), mean_square=mean_square)
     check_knob("normalize_advantage", "rate", rate, 0.0, 1.0, "(]")
     dtype = summed(advantage, mean_square)
-    last = upcast(mean_square.detach())
+    last = upcast(mean_square)
     count = scalar(existing.numel(), last) if mask is None else mask.sum()
-    mean = torch.where(count > 0, total(existing.detach().square()) / count.clamp(min=1), last)
+    mean = torch.where(count > 0, total(existing.square()) / count.clamp(min=1), last)
     moved = (last + rate * (mean - last)).detach()
     zero = moved == 0
     normalized = torch.where(zero, 0.0, existing / torch.where(zero, 1.0, moved).sqrt())
