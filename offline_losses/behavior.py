@@ -34,6 +34,7 @@ def ddpg_bc_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critic while keeping the data's actions likely (DDPG+BC); a larger `bc_weight` imitates more.
 
@@ -47,6 +48,7 @@ def ddpg_bc_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -68,12 +70,12 @@ def ddpg_bc_loss(
         (policy extraction by DDPG+BC); Fujimoto and Gu, TD3+BC, arXiv:2106.06860, equation 5 (the normalizer).
     """
     check_values("ddpg_bc_loss", q=q, log_prob=log_prob)
-    check_tail("ddpg_bc_loss", q.shape, q.shape, mask, weight, reduction)
+    check_tail("ddpg_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("ddpg_bc_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
     check_knob("ddpg_bc_loss", "epsilon", epsilon, 0.0)
     value, imitation = select(mask, upcast(q)), select(mask, upcast(log_prob))
     loss = -value / mean_size(value, mask, epsilon) - times(bc_weight, imitation)
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 @public
@@ -87,6 +89,7 @@ def rebrac_policy_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critics while staying near the data's action (ReBRAC); a larger `bc_weight` stays nearer.
 
@@ -104,6 +107,7 @@ def rebrac_policy_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -130,13 +134,13 @@ def rebrac_policy_loss(
     check_axis("rebrac_policy_loss", "policy_action", policy_action, "dimension")
     check_float("rebrac_policy_loss", q=q)
     check_rows("rebrac_policy_loss", policy_action=policy_action, q=q)
-    check_tail("rebrac_policy_loss", q.shape, q.shape, mask, weight, reduction)
+    check_tail("rebrac_policy_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("rebrac_policy_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
     check_knob("rebrac_policy_loss", "epsilon", epsilon, 0.0)
     value = select(mask, upcast(q))
     distance = _squared_distance(policy_action, data_action, mask)
     loss = times(bc_weight, distance) - value / mean_size(value, mask, epsilon)
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 @public

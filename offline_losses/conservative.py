@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, upcast
+from offline_losses._core.reduce import promoted, reduce, scalar, select, select_rows, upcast
 from offline_losses.entropic import soft_value
 
 
@@ -46,6 +46,7 @@ def cql_logsumexp_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Soft maximum of Q over all actions minus Q of the data's action: CQL(H), large where Q prefers unseen actions.
 
@@ -66,6 +67,7 @@ def cql_logsumexp_penalty(
             sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
@@ -90,13 +92,12 @@ def cql_logsumexp_penalty(
         equation 4 and appendix F. Temperature, density and log N are where others differ: see
         [Lineage](../lineage/conservative.md#cql_logsumexp_penalty).
     """
-    _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, log_density, mask, weight, reduction)
+    _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, log_density, mask, weight, reduction, denominator)
     check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
-    rows = None if mask is None else mask.unsqueeze(-1)
-    q = select(rows, upcast(q_candidates))
-    density = None if log_density is None else select(rows, upcast(log_density).expand(q.shape))
+    q = select_rows(mask, upcast(q_candidates))
+    density = None if log_density is None else select_rows(mask, upcast(log_density).expand(q.shape))
     value = soft_value(q, log_density=density, temperature=temperature)
-    return reduce(_gap(q, value, select(mask, upcast(q_data))), mask, weight, reduction)
+    return reduce(_gap(q, value, select(mask, upcast(q_data))), mask, weight, reduction, denominator)
 
 
 @public
@@ -107,6 +108,7 @@ def cql_max_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Maximum of Q over actions minus Q of the data's action: the greedy μ, zero where the data's action is the best.
 
@@ -120,6 +122,7 @@ def cql_max_penalty(
         mask: bool, shape of q_data; True where the sample exists.
         weight: importance, shape of q_data; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
@@ -139,13 +142,11 @@ def cql_max_penalty(
         tensor(2.)
 
     Reference:
-        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, equation 3 without a
-        regularizer on μ.
+        Kumar, Zhou, Tucker and Levine, arXiv:2006.04779 (CQL), equation 3 without a regularizer on μ.
     """
-    _check_penalty("cql_max_penalty", q_candidates, q_data, None, mask, weight, reduction)
-    rows = None if mask is None else mask.unsqueeze(-1)
-    q = select(rows, upcast(q_candidates))
-    return reduce(_gap(q, q.amax(-1), select(mask, upcast(q_data))), mask, weight, reduction)
+    _check_penalty("cql_max_penalty", q_candidates, q_data, None, mask, weight, reduction, denominator)
+    q = select_rows(mask, upcast(q_candidates))
+    return reduce(_gap(q, q.amax(-1), select(mask, upcast(q_data))), mask, weight, reduction, denominator)
 
 
 @public
@@ -160,6 +161,7 @@ def cql_lagrange_losses(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> CQLLagrangeLosses:
     r"""Let a multiplier rise while the CQL gap is above a threshold and fall while it is below.
 
@@ -181,6 +183,7 @@ def cql_lagrange_losses(
         mask: bool, shape of gap; True where the sample exists.
         weight: importance, shape of gap; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         `CQLLagrangeLosses(penalty, dual)`, each 0-d, or the shape of gap for `"none"`.
@@ -198,13 +201,13 @@ def cql_lagrange_losses(
         CQLLagrangeLosses(penalty=tensor(3.), dual=tensor(-3.))
 
     Reference:
-        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, appendix F (`"gap"`). Summing
-        undetached terms scales the penalty by 1 − α'/2 in one implementation: see
+        Kumar, Zhou, Tucker and Levine, Conservative Q-Learning (CQL), arXiv:2006.04779, appendix F (`"gap"`). Others
+        sum undetached terms, which scales the penalty by 1 − α'/2: see
         [Lineage](../lineage/conservative.md#cql_lagrange_losses).
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
     check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)
-    check_tail("cql_lagrange_losses", gap.shape, gap.shape, mask, weight, reduction)
+    check_tail("cql_lagrange_losses", gap.shape, gap.shape, mask, weight, reduction, denominator)
     check_knob("cql_lagrange_losses", "threshold", threshold, -math.inf)
     check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0)
     check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0, bounds="(]")
@@ -213,14 +216,11 @@ def cql_lagrange_losses(
     bound = scalar(max_multiplier, log_alpha).log()
     beyond = torch.where(log_alpha > bound, log_alpha - bound, 0.0).detach()
     multiplier = (log_alpha - beyond).exp()  # straight-through: the clip keeps the gradient
-    difference = select(mask, upcast(gap))
-    if threshold_on == "weighted_gap":
-        excess = penalty_weight * difference - threshold
-    else:
-        excess = penalty_weight * (difference - threshold)
+    x, weighted = select(mask, upcast(gap)), threshold_on == "weighted_gap"
+    excess = penalty_weight * x - threshold if weighted else penalty_weight * (x - threshold)
     return CQLLagrangeLosses(
-        penalty=reduce(multiplier.detach() * excess, mask, weight, reduction),
-        dual=reduce(-multiplier * excess.detach(), mask, weight, reduction),
+        penalty=reduce(multiplier.detach() * excess, mask, weight, reduction, denominator),
+        dual=reduce(-multiplier * excess.detach(), mask, weight, reduction, denominator),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from offline_losses._core.checks import Reduction, check_actions, check_option, check_tail
+from offline_losses._core.checks import Knob, Reduction, check_actions, check_option, check_tail
 from offline_losses._core.public import public
 from offline_losses._core.reduce import promoted, reduce, select, select_rows, upcast
 from offline_losses._core.root import root
@@ -132,6 +132,7 @@ def diffusion_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared error of what a network says of a noisy action, at $\bar\alpha$ from 1, the action, to 0, the noise.
 
@@ -151,6 +152,7 @@ def diffusion_loss(
         mask: bool `[*batch]`, True where the sample exists; padding of an action chunk belongs here.
         weight: `[*batch]`, multiplies and never enters the denominator; `awr_weights` for instance.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -176,13 +178,13 @@ def diffusion_loss(
     name = "diffusion_loss"
     check_actions(name, {"alpha_bar": alpha_bar}, model_output=model_output, noise=noise, action=action)
     check_option(name, "prediction_type", prediction_type, _TYPES)
-    check_tail(name, alpha_bar.shape, alpha_bar.shape, mask, weight, reduction)
+    check_tail(name, alpha_bar.shape, alpha_bar.shape, mask, weight, reduction, denominator)
     target = select_rows(mask, upcast(action if prediction_type == "x0" else noise))
     if prediction_type == "v":
         signal, sigma = _shares(select(mask, upcast(alpha_bar)))
         target = signal * target - sigma * select_rows(mask, upcast(action))
     error = select_rows(mask, upcast(model_output)) - target
-    return reduce(error.square().mean(-1), mask, weight, reduction)
+    return reduce(error.square().mean(-1), mask, weight, reduction, denominator)
 
 
 def _shares(alpha_bar: Tensor) -> tuple[Tensor, Tensor]:

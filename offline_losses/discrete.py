@@ -35,6 +35,7 @@ def discrete_sac_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critic while staying random, over all actions at once; a higher temperature pays more for entropy.
 
@@ -50,6 +51,7 @@ def discrete_sac_loss(
         mask: bool `[*batch]`, True where the state exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing states (not over actions), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input. A state without actions has 0.
@@ -73,11 +75,11 @@ def discrete_sac_loss(
     check_values("discrete_sac_loss", logits=logits, q=q)
     check_axis("discrete_sac_loss", "logits", logits, "action")
     batch = q.shape[:-1]
-    check_tail("discrete_sac_loss", batch, batch, mask, weight, reduction)
+    check_tail("discrete_sac_loss", batch, batch, mask, weight, reduction, denominator)
     check_knob("discrete_sac_loss", "temperature", temperature, 0.0, bounds="[)")
     rows = None if mask is None else mask.unsqueeze(-1)
     value = _soft_expectation(select(rows, upcast(logits)), select(rows, upcast(q)), temperature)
-    return reduce(-value, mask, weight, reduction)
+    return reduce(-value, mask, weight, reduction, denominator)
 
 
 @public

@@ -38,6 +38,7 @@ def mmd_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared maximum mean discrepancy of the policy's actions from the behavior's: 0 where the two are alike.
 
@@ -58,6 +59,7 @@ def mmd_penalty(
         mask: bool `[*batch]`, True where the state exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing states, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -87,7 +89,7 @@ def mmd_penalty(
     _check_samples(name, 2 if estimator == "unbiased" else 1, policy_action=policy_action, data_action=data_action)
     check_knob(name, "bandwidth", bandwidth, 0.0)
     batch = policy_action.shape[:-2]
-    check_tail(name, batch, batch, mask, weight, reduction)
+    check_tail(name, batch, batch, mask, weight, reduction, denominator)
     states = None if mask is None else mask.unsqueeze(-1)
     x, y = (select_rows(states, each) for each in widest(policy_action, data_action))
 
@@ -100,7 +102,7 @@ def mmd_penalty(
         n = x.shape[-2]
         return mean_kernel(x, x) if estimator == "biased" else (n * mean_kernel(x, x) - 1) / (n - 1)
 
-    return reduce(among(x) + among(y) - 2 * mean_kernel(x, y), mask, weight, reduction)
+    return reduce(among(x) + among(y) - 2 * mean_kernel(x, y), mask, weight, reduction, denominator)
 
 
 @public
@@ -115,6 +117,7 @@ def nearest_distance_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared distance of the policy's action from that of the nearest pair in the data; 0 anywhere on the data.
 
@@ -137,6 +140,7 @@ def nearest_distance_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input. Of equally near pairs the first counts.
@@ -165,11 +169,11 @@ def nearest_distance_penalty(
     check_knob(name, "observation_scale", observation_scale, 0.0, bounds="[)")
     check_count(name, "chunk", chunk, 1)
     batch = policy_action.shape[:-1]
-    check_tail(name, batch, batch, mask, weight, reduction)
+    check_tail(name, batch, batch, mask, weight, reduction, denominator)
     action = select_rows(mask, upcast(policy_action))
     state = select_rows(mask, observation)
     nearest = _nearest(action, state, data_action, data_observation, observation_scale, chunk)
-    return reduce((action - upcast(data_action[nearest])).square().mean(-1), mask, weight, reduction)
+    return reduce((action - upcast(data_action[nearest])).square().mean(-1), mask, weight, reduction, denominator)
 
 
 def _nearest(

@@ -20,7 +20,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, times, upcast, widest
+from offline_losses._core.reduce import promoted, reduce, scalar, select_rows, times, upcast, widest
 from offline_losses._core.support import divided, normal_mass
 
 
@@ -46,9 +46,8 @@ def two_hot(value: Tensor, support: Tensor) -> Tensor:
 
     Examples:
         >>> import torch
-        >>> two_hot(torch.tensor([0.5, 9.0]), torch.tensor([-1.0, 0.0, 2.0]))
-        tensor([[0.0000, 0.7500, 0.2500],
-                [0.0000, 0.0000, 1.0000]])
+        >>> two_hot(torch.tensor([0.5]), torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([[0.0000, 0.7500, 0.2500]])
 
     Reference:
         Schrittwieser et al., MuZero, arXiv:1911.08265. See [Lineage](../lineage/distributional.md#two_hot).
@@ -140,6 +139,7 @@ def categorical_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Cross-entropy of a critic's distribution and the target's, least where they are the same.
 
@@ -151,6 +151,7 @@ def categorical_loss(
         mask: bool, shape of target or logits without the last axis; True where the element exists.
         weight: importance, the same shapes; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the logits' shape without its last axis for `"none"`; float32, or float64 for float64 input.
@@ -172,11 +173,10 @@ def categorical_loss(
     """
     check_prediction("categorical_loss", logits=logits, target=target)
     check_axis("categorical_loss", "logits", logits, "class")
-    check_tail("categorical_loss", logits.shape[:-1], target.shape[:-1], mask, weight, reduction)
-    rows = None if mask is None else mask.unsqueeze(-1)
-    x, p = select(rows, upcast(logits)), select(rows, upcast(target.detach()))
+    check_tail("categorical_loss", logits.shape[:-1], target.shape[:-1], mask, weight, reduction, denominator)
+    x, p = select_rows(mask, upcast(logits)), select_rows(mask, upcast(target.detach()))
     log_p = torch.where(p == 0, 0.0, x.log_softmax(-1))  # an impossible class may have the logit −∞
-    return reduce(-(p * log_p).sum(-1), mask, weight, reduction)
+    return reduce(-(p * log_p).sum(-1), mask, weight, reduction, denominator)
 
 
 @public
@@ -226,6 +226,7 @@ def quantile_huber_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Regression of N quantiles on M samples of a return, with a Huber loss in place of straight lines.
 
@@ -243,6 +244,7 @@ def quantile_huber_loss(
         mask: bool, shape of target or prediction without the last axis; True where the element exists.
         weight: importance, the same shapes; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape without its last axis for `"none"`; float32, or float64 for float64 input.
@@ -264,17 +266,15 @@ def quantile_huber_loss(
         and means differ elsewhere: see [Lineage](../lineage/distributional.md#quantile_huber_loss).
     """
     check_samples("quantile_huber_loss", prediction, target, quantile)
-    check_tail("quantile_huber_loss", prediction.shape[:-1], target.shape[:-1], mask, weight, reduction)
+    check_tail("quantile_huber_loss", prediction.shape[:-1], target.shape[:-1], mask, weight, reduction, denominator)
     check_knob("quantile_huber_loss", "delta", delta, 0.0)
     check_option("quantile_huber_loss", "divide_by_delta", divide_by_delta, (False, True))
-    rows = None if mask is None else mask.unsqueeze(-1)
-    x, y = select(rows, upcast(prediction)), select(rows, upcast(target.detach()))
+    x, y = select_rows(mask, upcast(prediction)), select_rows(mask, upcast(target.detach()))
     u = y.unsqueeze(-2) - x.unsqueeze(-1)
     if quantile is None:
         quantile = (torch.arange(x.shape[-1], dtype=x.dtype, device=x.device) + 0.5) / x.shape[-1]
-    quantile = select(rows if quantile.ndim > 1 else None, upcast(quantile))
+    level = select_rows(mask if quantile.ndim > 1 else None, upcast(quantile)).unsqueeze(-1)
     size, kink = u.abs(), scalar(delta, u)
     clipped = minimum(size, kink)
-    huber = clipped * (size - clipped / 2) / (kink if divide_by_delta else 1.0)
-    loss = (quantile.unsqueeze(-1) - (u < 0).to(u)).abs() * huber
-    return reduce(loss.mean(-1).sum(-1), mask, weight, reduction)
+    loss = (level - (u < 0).to(u)).abs() * (clipped * (size - clipped / 2) / (kink if divide_by_delta else 1.0))
+    return reduce(loss.mean(-1).sum(-1), mask, weight, reduction, denominator)

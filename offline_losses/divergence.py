@@ -38,6 +38,7 @@ def gaussian_kl_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Relative entropy of one diagonal Gaussian policy to another: how far it has moved, summed over dimensions.
 
@@ -55,6 +56,7 @@ def gaussian_kl_penalty(
         mask: bool `[*batch]`, True where the state exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing states, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -84,13 +86,13 @@ def gaussian_kl_penalty(
         if deviation.shape != mean.shape[-1:]:
             check_shape(name, "mean", mean.shape, **{argument: deviation})
     batch = mean.shape[:-1]
-    check_tail(name, batch, batch, mask, weight, reduction)
+    check_tail(name, batch, batch, mask, weight, reduction, denominator)
     rows = None if mask is None else mask.unsqueeze(-1)
     log_sigma, log_rho = (select(rows, _bounded(x).expand_as(mean)) for x in (log_std, reference_log_std))
     z = select(rows, upcast(mean) - upcast(reference_mean)) * torch.exp(-log_rho)
     # The variances' share is e^x - x - 1 of twice the difference, which has digits where both are nearly the same.
     divergence = (above_tangent(2 * (log_sigma - log_rho)) + z.square()).sum(-1) / 2
-    return reduce(divergence, mask, weight, reduction)
+    return reduce(divergence, mask, weight, reduction, denominator)
 
 
 @public
@@ -101,6 +103,7 @@ def categorical_kl_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Relative entropy of one policy over finitely many actions to another: how far it has moved.
 
@@ -113,6 +116,7 @@ def categorical_kl_penalty(
         mask: bool `[*batch]`, True where the state exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing states, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input. Infinite, without a defined gradient,
@@ -137,13 +141,13 @@ def categorical_kl_penalty(
     check_values("categorical_kl_penalty", logits=logits, reference_logits=reference_logits)
     check_axis("categorical_kl_penalty", "logits", logits, "action")
     batch = logits.shape[:-1]
-    check_tail("categorical_kl_penalty", batch, batch, mask, weight, reduction)
+    check_tail("categorical_kl_penalty", batch, batch, mask, weight, reduction, denominator)
     rows = None if mask is None else mask.unsqueeze(-1)
     log_p, log_q = (_log_softmax(select(rows, upcast(x))) for x in (logits, reference_logits))
     p = log_p.exp()
     taken = p > 0
     ratio = torch.where(taken, log_p, 0.0) - torch.where(taken, log_q, 0.0)
-    return reduce((p * ratio).sum(-1), mask, weight, reduction)
+    return reduce((p * ratio).sum(-1), mask, weight, reduction, denominator)
 
 
 @public
@@ -156,6 +160,7 @@ def sampled_kl_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Relative entropy of a policy to a reference, estimated from samples of the policy: how far it has moved.
 
@@ -176,6 +181,7 @@ def sampled_kl_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input. 0 where both exclude the action.
@@ -198,18 +204,18 @@ def sampled_kl_penalty(
         by KL: see [Lineage](../lineage/divergence.md#sampled_kl_penalty).
     """
     check_values("sampled_kl_penalty", log_prob=log_prob, reference_log_prob=reference_log_prob)
-    check_tail("sampled_kl_penalty", log_prob.shape, log_prob.shape, mask, weight, reduction)
+    check_tail("sampled_kl_penalty", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     check_option("sampled_kl_penalty", "estimator", estimator, ("k1", "k2", "k3"))
     check_knob("sampled_kl_penalty", "max_exponent", max_exponent, 0.0, 50.0, "(]")
     policy, reference = select(mask, upcast(log_prob)), select(mask, upcast(reference_log_prob))
     excluded = (policy == -torch.inf) & (reference == -torch.inf)
     x = torch.where(excluded, 0.0, policy) - torch.where(excluded, 0.0, reference)
     if estimator == "k1":
-        return reduce(x, mask, weight, reduction)
+        return reduce(x, mask, weight, reduction, denominator)
     if estimator == "k2":
-        return reduce(x.square() / 2, mask, weight, reduction)
+        return reduce(x.square() / 2, mask, weight, reduction, denominator)
     z, beyond = up_to(-x, max_exponent)
-    return reduce(above_tangent(z) + (z.exp() - 1) * beyond, mask, weight, reduction)
+    return reduce(above_tangent(z) + (z.exp() - 1) * beyond, mask, weight, reduction, denominator)
 
 
 def _bounded(log_std: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ def mpo_temperature_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Raise the temperature of `mpo_weights` while they stray too far from the policy, lower it while they could more.
 
@@ -92,6 +93,7 @@ def mpo_temperature_loss(
         mask: bool `[*batch]`, True where the state exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing states, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input. A state without samples has 0.
@@ -117,7 +119,7 @@ def mpo_temperature_loss(
     check_shape("mpo_temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
     check_axis("mpo_temperature_loss", "q", q, "sample")
     batch = q.shape[:-1]
-    check_tail("mpo_temperature_loss", batch, batch, mask, weight, reduction)
+    check_tail("mpo_temperature_loss", batch, batch, mask, weight, reduction, denominator)
     check_knob("mpo_temperature_loss", "max_kl", max_kl, 0.0)
     value = select(None if mask is None else mask.unsqueeze(-1), upcast(q.detach()))
     exists = value != -torch.inf
@@ -126,7 +128,7 @@ def mpo_temperature_loss(
     # The mean over samples is the soft value under a density of one.
     soft = soft_value(value, log_density=torch.zeros_like(value), temperature=temperature, mask=exists)
     loss = torch.where(exists.any(-1), soft + temperature * max_kl, 0.0)
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 @public

@@ -60,6 +60,7 @@ def flow_matching_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared error of a velocity from noise, time 0, to the action, time 1; for the opposite time pass minus it.
 
@@ -76,6 +77,7 @@ def flow_matching_loss(
         mask: bool `[*batch]`, True where the sample exists; padding of an action chunk belongs here.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -99,9 +101,9 @@ def flow_matching_loss(
         [Lineage](../lineage/flow.md#flow_matching_loss).
     """
     check_actions("flow_matching_loss", velocity=velocity, noise=noise, action=action)
-    check_tail("flow_matching_loss", velocity.shape[:-1], velocity.shape[:-1], mask, weight, reduction)
+    check_tail("flow_matching_loss", velocity.shape[:-1], velocity.shape[:-1], mask, weight, reduction, denominator)
     error = select_rows(mask, upcast(velocity) - (upcast(action) - upcast(noise)))
-    return reduce(error.square().mean(-1), mask, weight, reduction)
+    return reduce(error.square().mean(-1), mask, weight, reduction, denominator)
 
 
 @public
@@ -114,6 +116,7 @@ def distillation_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critic while landing, in one step, where a flow carries the same noise (from time 0 to 1 or back).
 
@@ -133,6 +136,7 @@ def distillation_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -154,8 +158,8 @@ def distillation_loss(
         `q / q.abs().mean().detach()` as `q`: see [Lineage](../lineage/flow.md#distillation_loss).
     """
     check_actions("distillation_loss", {"q": q}, policy_action=policy_action, target=target)
-    check_tail("distillation_loss", q.shape, q.shape, mask, weight, reduction)
+    check_tail("distillation_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("distillation_loss", "distillation_weight", distillation_weight, 0.0, bounds="[)")
     error = select_rows(mask, upcast(policy_action) - upcast(target.detach()))
     loss = times(distillation_weight, error.square().mean(-1)) - select(mask, upcast(q))
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)

@@ -67,6 +67,7 @@ def q_score_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""How far the noise to be taken out points up the critic, at $\bar\alpha$ from 1, the action, to 0, the noise.
 
@@ -85,6 +86,7 @@ def q_score_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -108,10 +110,10 @@ def q_score_penalty(
     check_actions(
         "q_score_penalty", {"alpha_bar": alpha_bar}, model_output=model_output, action_gradient=action_gradient
     )
-    check_tail("q_score_penalty", alpha_bar.shape, alpha_bar.shape, mask, weight, reduction)
+    check_tail("q_score_penalty", alpha_bar.shape, alpha_bar.shape, mask, weight, reduction, denominator)
     sigma = root(1 - select(mask, upcast(alpha_bar)))
     slope = select_rows(mask, upcast(model_output)) * select_rows(mask, upcast(action_gradient))
-    return reduce(sigma * slope.mean(-1), mask, weight, reduction)
+    return reduce(sigma * slope.mean(-1), mask, weight, reduction, denominator)
 
 
 @public
@@ -124,6 +126,7 @@ def path_kl_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Divergence of one denoising step from the behavior's, at $\bar\alpha$ from 1, the action, to 0, the noise.
 
@@ -142,6 +145,7 @@ def path_kl_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; nats; float32, or float64 for float64 input.
@@ -165,9 +169,9 @@ def path_kl_penalty(
     """
     numbers = {"alpha_bar": alpha_bar, "step_variance": step_variance}
     check_actions("path_kl_penalty", numbers, model_output=model_output, target=target)
-    check_tail("path_kl_penalty", alpha_bar.shape, alpha_bar.shape, mask, weight, reduction)
+    check_tail("path_kl_penalty", alpha_bar.shape, alpha_bar.shape, mask, weight, reduction, denominator)
     share, variance = select(mask, upcast(alpha_bar)), select(mask, upcast(step_variance))
     scale = 2 * (1 - variance) * (1 - share)
     factor = torch.where(variance == 0, 0.0, variance / torch.where(variance == 0, 1.0, scale))
     difference = select_rows(mask, upcast(model_output) - upcast(target.detach()))
-    return reduce(factor * difference.square().sum(-1), mask, weight, reduction)
+    return reduce(factor * difference.square().sum(-1), mask, weight, reduction, denominator)

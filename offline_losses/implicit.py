@@ -26,6 +26,7 @@ def gumbel_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Exponential where the prediction is too low, linear where it is too high: it rises to the soft maximum.
 
@@ -44,6 +45,7 @@ def gumbel_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -65,10 +67,10 @@ def gumbel_loss(
         divide by the largest exponential of the batch: see [Lineage](../lineage/implicit.md#gumbel_loss).
     """
     check_prediction("gumbel_loss", prediction=prediction, target=target)
-    check_tail("gumbel_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("gumbel_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     _check_exponent("gumbel_loss", temperature, max_exponent)
     z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
-    return reduce(above_tangent(z) + (z.exp() - 1) * excess, mask, weight, reduction)
+    return reduce(above_tangent(z) + (z.exp() - 1) * excess, mask, weight, reduction, denominator)
 
 
 @public
@@ -81,6 +83,7 @@ def exponential_value_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Pays for a high value, and exponentially for targets above it: the soft maximum again.
 
@@ -98,6 +101,7 @@ def exponential_value_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -119,10 +123,10 @@ def exponential_value_loss(
         arXiv:2303.15810. Their code differs: see [Lineage](../lineage/implicit.md#exponential_value_loss).
     """
     check_prediction("exponential_value_loss", prediction=prediction, target=target)
-    check_tail("exponential_value_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("exponential_value_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     _check_exponent("exponential_value_loss", temperature, max_exponent)
     z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
-    return reduce(z.exp() * (1 + excess) + _price(prediction, temperature, mask), mask, weight, reduction)
+    return reduce(z.exp() * (1 + excess) + _price(prediction, temperature, mask), mask, weight, reduction, denominator)
 
 
 @public
@@ -134,6 +138,7 @@ def sparse_value_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Pays for a high value, and quadratically for targets that are not far below it, which no longer count.
 
@@ -149,6 +154,7 @@ def sparse_value_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -169,10 +175,10 @@ def sparse_value_loss(
         Xu et al., Offline RL with No OOD Actions (SQL, sparse Q-learning), arXiv:2303.15810.
     """
     check_prediction("sparse_value_loss", prediction=prediction, target=target)
-    check_tail("sparse_value_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("sparse_value_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("sparse_value_loss", "temperature", temperature, 0.0)
     t = (1 + residual(prediction, target, mask) / (2 * temperature)).relu()
-    return reduce(t.square() + _price(prediction, temperature, mask), mask, weight, reduction)
+    return reduce(t.square() + _price(prediction, temperature, mask), mask, weight, reduction, denominator)
 
 
 @public
@@ -217,6 +223,7 @@ def binary_expectile_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Asymmetric cross-entropy of a value between 0 and 1; `expectile` above ½ pulls it towards the largest targets.
 
@@ -233,6 +240,7 @@ def binary_expectile_loss(
         mask: bool, shape of target or logits; True where the element exists.
         weight: importance, shape of target or logits; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the shape of the logits for `"none"`; float32, or float64 for float64 input.
@@ -254,11 +262,11 @@ def binary_expectile_loss(
         Decoupled Q-Chunking (DQC), arXiv:2512.10926.
     """
     check_prediction("binary_expectile_loss", logits=logits, target=target)
-    check_tail("binary_expectile_loss", logits.shape, target.shape, mask, weight, reduction)
+    check_tail("binary_expectile_loss", logits.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("binary_expectile_loss", "expectile", expectile, 0.0, 1.0, "()", logits.shape[-1:], logits.shape)
     x, y = select(mask, upcast(logits)), select(mask, upcast(target.detach()))
     cross_entropy = -times(y, logsigmoid(x)) - times(1 - y, logsigmoid(-x))
-    return reduce((expectile - (y < x.sigmoid()).to(x)).abs() * cross_entropy, mask, weight, reduction)
+    return reduce((expectile - (y < x.sigmoid()).to(x)).abs() * cross_entropy, mask, weight, reduction, denominator)
 
 
 def _check_exponent(function: str, temperature: Knob, max_exponent: Knob) -> None:

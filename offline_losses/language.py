@@ -45,6 +45,7 @@ def preference_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Make the preferred of two answers likelier than the other, by the reference's measure: DPO and its relatives.
 
@@ -71,12 +72,12 @@ def preference_loss(
             their length, and of SimPO the policy's mean log-probability alone.
         rejected_log_ratio: `[*batch]`, of the others.
         kind: one of the eleven.
-        kl_weight: $\beta$, positive; the price of a nat of divergence, in units of reward. Larger: nearer to the
-            reference.
+        kl_weight: $\beta$, positive; the price of a nat of divergence, in units of reward; larger stays nearer.
         label_smoothing: $\epsilon$, for `"cdpo"`, `"robust_dpo"` (in [0, ½)) and `"exo"` (in (0, ½)) alone.
         mask: bool `[*batch]`, True where the pair exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing pairs, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -101,11 +102,11 @@ def preference_loss(
         et al., arXiv:2408.06266 (APO). What TRL does: see [Lineage](../lineage/language.md#preference_loss).
     """
     check_values("preference_loss", chosen_log_ratio=chosen_log_ratio, rejected_log_ratio=rejected_log_ratio)
-    check_tail("preference_loss", chosen_log_ratio.shape, chosen_log_ratio.shape, mask, weight, reduction)
+    check_tail("preference_loss", chosen_log_ratio.shape, chosen_log_ratio.shape, mask, weight, reduction, denominator)
     _check_kind(kind, kl_weight, label_smoothing)
     chosen, rejected = select(mask, upcast(chosen_log_ratio)), select(mask, upcast(rejected_log_ratio))
     loss = _preference(kind, kl_weight * chosen, kl_weight * rejected, kl_weight, label_smoothing)
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 def _preference(kind: str, c: Tensor, r: Tensor, kl_weight: Knob, e: Knob | None) -> Tensor:
@@ -117,8 +118,7 @@ def _preference(kind: str, c: Tensor, r: Tensor, kl_weight: Knob, e: Knob | None
     if e is not None and kind == "robust_dpo":
         return (times(e, logsigmoid(-h)) - (1 - e) * logsigmoid(h)) / (1 - 2 * e)
     if e is not None and kind == "exo":
-        e = scalar(e, h)
-        wins, loses = logsigmoid(h), logsigmoid(-h)
+        wins, loses, e = logsigmoid(h), logsigmoid(-h), scalar(e, h)
         return times(wins.exp(), wins - torch.log1p(-e)) + times(loses.exp(), loses - e.log())
     if kind == "ipo":
         return ((h - 0.5) / kl_weight).square()
@@ -156,6 +156,7 @@ def reward_regression_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Regress the reward that a policy stands for to a reward that was given: REBEL on pairs, QRPO on single answers.
 
@@ -163,9 +164,8 @@ def reward_regression_loss(
     \log Z = \begin{cases} 0 & \text{rebel} \\ \log \beta + \log(e^{1/\beta} - 1) & \text{qrpo} \end{cases}$$
 
     A reward stands beside the logarithm of a partition function $Z$ that nobody knows. In the difference of two
-    answers to one prompt it cancels: for `"rebel"` both arguments are such differences. And it is known exactly for a
-    reward that is distributed uniformly under the reference: for `"qrpo"` the target is the share of the reference's
-    answers to this prompt that the answer beats, in [0, 1].
+    answers to one prompt it cancels: for `"rebel"` both arguments are such differences. It is known for a reward that
+    is uniform under the reference: for `"qrpo"` the target is the share of the reference's answers that this one beats.
 
     Args:
         log_ratio: `[*batch]`, $\log \pi / \pi_\text{ref}$ of answers; for `"rebel"` that of one less that of another.
@@ -175,6 +175,7 @@ def reward_regression_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -192,12 +193,11 @@ def reward_regression_loss(
         tensor(0.0017)
 
     Reference:
-        Gao et al., REBEL: Reinforcement Learning via Regressing Relative Rewards, arXiv:2404.16767; Matrenok, Moalla
-        and Gulcehre, Quantile Reward Policy Optimization, arXiv:2507.08068. A public log Z is another:
-        see [Lineage](../lineage/language.md#reward_regression_loss).
+        Gao et al., arXiv:2404.16767 (REBEL); Matrenok, Moalla and Gulcehre, arXiv:2507.08068 (QRPO). A public log Z is
+        another: see [Lineage](../lineage/language.md#reward_regression_loss).
     """
     check_values("reward_regression_loss", log_ratio=log_ratio, target=target)
-    check_tail("reward_regression_loss", log_ratio.shape, log_ratio.shape, mask, weight, reduction)
+    check_tail("reward_regression_loss", log_ratio.shape, log_ratio.shape, mask, weight, reduction, denominator)
     check_option("reward_regression_loss", "kind", kind, ("rebel", "qrpo"))
     check_knob("reward_regression_loss", "kl_weight", kl_weight, 0.0)
     u = select(mask, upcast(target.detach())) - kl_weight * select(mask, upcast(log_ratio))
@@ -205,7 +205,7 @@ def reward_regression_loss(
         b = scalar(kl_weight, u)
         half = torch.tanh(0.5 / b)  # e^(1/b) overflows, and e^(1/b) - 1 has no digits where b is large
         u = u - (1 + b * ((2 * b * half).log() - torch.log1p(half)))
-    return reduce(u.square(), mask, weight, reduction)
+    return reduce(u.square(), mask, weight, reduction, denominator)
 
 
 @public
@@ -223,6 +223,7 @@ def path_consistency_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared contradiction between values and policy along n steps: zero only where both are the optimum's (PCL).
 
@@ -246,6 +247,7 @@ def path_consistency_loss(
         mask: bool `[*batch, T]`, True where the step exists; a path ends before one that does not, and bootstraps.
         weight: `[*batch, T]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing steps, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch, T]` for `"none"`; float32, or float64 for float64 input.
@@ -264,16 +266,15 @@ def path_consistency_loss(
         tensor(0.)
 
     Reference:
-        Nachum, Norouzi, Xu and Schuurmans, Bridging the Gap Between Value and Policy Based Reinforcement Learning,
-        arXiv:1702.08892 (PCL); Wang et al., Offline Reinforcement Learning for LLM Multi-Step Reasoning,
-        arXiv:2412.16145 (OREO). See [Lineage](../lineage/language.md#path_consistency_loss).
+        Nachum, Norouzi, Xu and Schuurmans, arXiv:1702.08892 (PCL); Wang et al., arXiv:2412.16145 (OREO). See
+        [Lineage](../lineage/language.md#path_consistency_loss).
     """
     values = {"value": value, "next_value": next_value, "reward": reward, "log_ratio": log_ratio}
     check_sequence("path_consistency_loss", discount, values, terminated=terminated, done=done)
     check_count("path_consistency_loss", "n", n, 1)
     check_knob("path_consistency_loss", "kl_weight", kl_weight, 0.0)
-    check_tail("path_consistency_loss", value.shape, value.shape, mask, weight, reduction)
+    check_tail("path_consistency_loss", value.shape, value.shape, mask, weight, reduction, denominator)
     v, following, r, ratio = (select(mask, upcast(x)) for x in values.values())
     end = done if mask is None else done | ~mask | ~pad(mask[..., 1:], (0, 1), value=False)
     earned = n_step_return(r - kl_weight * ratio, following, terminated, end, n=n, discount=discount)
-    return reduce((v - earned).square(), mask, weight, reduction)
+    return reduce((v - earned).square(), mask, weight, reduction, denominator)

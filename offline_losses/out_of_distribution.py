@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Reduction, check_flags, check_float, check_tail
+from offline_losses._core.checks import Knob, Reduction, check_flags, check_float, check_tail
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, select, upcast
@@ -22,6 +22,7 @@ def combo_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Mean Q of a model's rollouts less mean Q of the data: large where Q prefers what only the model has seen.
 
@@ -38,6 +39,7 @@ def combo_penalty(
         mask: bool, shape of rollout or q; True where the sample exists.
         weight: importance, likewise; multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the shape of q for `"none"`; float32, or float64 for float64 input. Of a batch that holds only rollouts,
@@ -64,13 +66,13 @@ def combo_penalty(
     check_flags(
         "combo_penalty", q.shape[-(getattr(rollout, "ndim", 0) or q.ndim) :] if q.ndim else q.shape, rollout=rollout
     )
-    check_tail("combo_penalty", q.shape, rollout.shape, mask, weight, reduction)
+    check_tail("combo_penalty", q.shape, rollout.shape, mask, weight, reduction, denominator)
     x = select(mask, upcast(q))
     from_model = rollout.expand_as(x) if mask is None else mask & rollout.expand_as(x)
     n = x.numel() if mask is None else mask.expand_as(x).sum().to(x.dtype)
     n_rollout = from_model.sum().to(x.dtype)
     share = torch.where(rollout, n / n_rollout.clamp(min=1), -n / (n - n_rollout).clamp(min=1))
-    return reduce(x * share, mask, weight, reduction)
+    return reduce(x * share, mask, weight, reduction, denominator)
 
 
 @public
@@ -81,6 +83,7 @@ def mcq_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared distance of an action's value from that of the best action of the data: conservative, but only mildly.
 
@@ -98,6 +101,7 @@ def mcq_loss(
         mask: bool, shape of prediction or of target without its last axis; True where the sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input. A sample without candidates
@@ -121,9 +125,9 @@ def mcq_loss(
     """
     _check_candidates("mcq_loss", prediction, target)
     best = upcast(target.detach()).amax(-1)
-    check_tail("mcq_loss", prediction.shape, best.shape, mask, weight, reduction)
+    check_tail("mcq_loss", prediction.shape, best.shape, mask, weight, reduction, denominator)
     u = torch.where(best == -torch.inf, 0.0, best - upcast(prediction))
-    return reduce(select(mask, u).square(), mask, weight, reduction)
+    return reduce(select(mask, u).square(), mask, weight, reduction, denominator)
 
 
 def _check_candidates(function: str, prediction: Tensor, target: Tensor) -> None:

@@ -27,7 +27,12 @@ from offline_losses._core.reduce import mean_size, reduce, select, times, upcast
 
 @public
 def nll_loss(
-    log_prob: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None, reduction: Reduction = "mean"
+    log_prob: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Negative log-likelihood of the data's actions: lower as the policy imitates them, each by its weight.
 
@@ -41,6 +46,7 @@ def nll_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -62,8 +68,8 @@ def nll_loss(
         Levine, implicit Q-learning, arXiv:2110.06169, equation 7.
     """
     check_float("nll_loss", log_prob=log_prob)
-    check_tail("nll_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
-    return reduce(-select(mask, upcast(log_prob)), mask, weight, reduction)
+    check_tail("nll_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
+    return reduce(-select(mask, upcast(log_prob)), mask, weight, reduction, denominator)
 
 
 @public
@@ -77,6 +83,7 @@ def td3_bc_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critic while staying near the data's action; a larger `q_weight` trusts the critic more.
 
@@ -94,6 +101,7 @@ def td3_bc_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -119,7 +127,7 @@ def td3_bc_loss(
     check_axis("td3_bc_loss", "policy_action", policy_action, "dimension")
     check_float("td3_bc_loss", q=q)
     check_rows("td3_bc_loss", policy_action=policy_action, q=q)
-    check_tail("td3_bc_loss", q.shape, q.shape, mask, weight, reduction)
+    check_tail("td3_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("td3_bc_loss", "q_weight", q_weight, 0.0)
     check_knob("td3_bc_loss", "epsilon", epsilon, 0.0)
     value = select(mask, upcast(q))
@@ -127,7 +135,7 @@ def td3_bc_loss(
     rows = None if mask is None else mask.unsqueeze(-1)
     difference = select(rows, upcast(policy_action) - upcast(data_action))
     distance = difference.square().mean(-1)
-    return reduce(distance - q_weight / normalizer * value, mask, weight, reduction)
+    return reduce(distance - q_weight / normalizer * value, mask, weight, reduction, denominator)
 
 
 @public
@@ -139,6 +147,7 @@ def sac_policy_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Climb the critic while staying random; a higher temperature pays more for entropy.
 
@@ -155,6 +164,7 @@ def sac_policy_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -175,10 +185,10 @@ def sac_policy_loss(
         Haarnoja et al., Soft Actor-Critic Algorithms and Applications (SAC), arXiv:1812.05905, equations 7 and 9.
     """
     check_values("sac_policy_loss", log_prob=log_prob, q=q)
-    check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
+    check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     check_knob("sac_policy_loss", "temperature", temperature, 0.0, bounds="[)")
     loss = times(temperature, select(mask, upcast(log_prob))) - select(mask, upcast(q))
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 @public
@@ -190,6 +200,7 @@ def temperature_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Raise the temperature while the policy's entropy is below its target, lower it while it is above.
 
@@ -204,6 +215,7 @@ def temperature_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -226,7 +238,7 @@ def temperature_loss(
     """
     check_float("temperature_loss", log_temperature=log_temperature, log_prob=log_prob)
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
-    check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
+    check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf)
     excess = select(mask, upcast(log_prob.detach())) + target_entropy
-    return reduce(-times(upcast(log_temperature).exp(), excess), mask, weight, reduction)
+    return reduce(-times(upcast(log_temperature).exp(), excess), mask, weight, reduction, denominator)

@@ -46,6 +46,7 @@ def contrastive_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Tell a state's own future goal from the goals of others: low where the own one has the largest logit.
 
@@ -68,6 +69,7 @@ def contrastive_loss(
             of others it is taken out by a logit of −∞.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the logits' shape without the last axis for `"none"`; float32, or float64 for float64 input.
@@ -94,7 +96,7 @@ def contrastive_loss(
     check_axis("contrastive_loss", "logits", logits, "goal")
     batch = logits.shape[:-1]
     check_integers("contrastive_loss", "logits without its last axis", batch, critics=True, positive=positive)
-    check_tail("contrastive_loss", batch, positive.shape, mask, weight, reduction)
+    check_tail("contrastive_loss", batch, positive.shape, mask, weight, reduction, denominator)
     check_option("contrastive_loss", "form", form, ("binary", "balanced_binary", "infonce"))
     f = select(None if mask is None else mask.unsqueeze(-1), upcast(logits))
     own = torch.arange(f.shape[-1], device=f.device) == positive.unsqueeze(-1)
@@ -105,7 +107,7 @@ def contrastive_loss(
         count = (f != -torch.inf).sum(-1, keepdim=True).to(f.dtype)
         others = (count if form == "binary" else count - 1).clamp(min=1)
         loss = (pairs / (torch.where(own, 1.0, others) if form == "balanced_binary" else others)).sum(-1)
-    return reduce(loss, mask, weight, reduction)
+    return reduce(loss, mask, weight, reduction, denominator)
 
 
 @public
@@ -121,6 +123,7 @@ def quasimetric_losses(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> QuasimetricLosses:
     r"""Push states apart as far as single steps allow (QRL): then a quasimetric is the cost of the shortest path.
 
@@ -145,6 +148,7 @@ def quasimetric_losses(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         `QuasimetricLosses(push, penalty, dual)`, each 0-d, or `[*batch]` for `"none"`; float32, or float64 for float64
@@ -172,7 +176,7 @@ def quasimetric_losses(
     check_values(name, push_distance=push_distance, step_distance=step_distance)
     check_float(name, log_multiplier=log_multiplier)
     check_shape(name, "a scalar", torch.Size(()), log_multiplier=log_multiplier)
-    check_tail(name, push_distance.shape, push_distance.shape, mask, weight, reduction)
+    check_tail(name, push_distance.shape, push_distance.shape, mask, weight, reduction, denominator)
     check_knob(name, "step_cost", step_cost, 0.0, float("inf"), "[)", push_distance.shape)
     check_knob(name, "tolerance", tolerance, 0.0, bounds="[)")
     check_knob(name, "offset", offset, -torch.inf)
@@ -181,9 +185,9 @@ def quasimetric_losses(
     too_long = select(mask, upcast(step_distance) - step_cost).relu()
     excess, multiplier = too_long.square() - tolerance**2, upcast(log_multiplier).exp()
     return QuasimetricLosses(
-        push=reduce(push, mask, weight, reduction),
-        penalty=reduce(multiplier.detach() * excess, mask, weight, reduction),
-        dual=reduce(-multiplier * excess.detach(), mask, weight, reduction),
+        push=reduce(push, mask, weight, reduction, denominator),
+        penalty=reduce(multiplier.detach() * excess, mask, weight, reduction, denominator),
+        dual=reduce(-multiplier * excess.detach(), mask, weight, reduction, denominator),
     )
 
 

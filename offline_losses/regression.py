@@ -21,6 +21,7 @@ def squared_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared residual, whose minimizer over constants is the mean of the targets.
 
@@ -35,6 +36,7 @@ def squared_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -56,9 +58,9 @@ def squared_loss(
         iteration, FQI: least squares on a fixed target, as in the critics of SAC, TD3+BC, CQL and IQL).
     """
     check_prediction("squared_loss", prediction=prediction, target=target)
-    check_tail("squared_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("squared_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     u = residual(prediction, target, mask)
-    return reduce(u.square(), mask, weight, reduction)
+    return reduce(u.square(), mask, weight, reduction, denominator)
 
 
 @public
@@ -70,6 +72,7 @@ def huber_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared for small residuals and linear for large ones, so that outliers pull with bounded force.
 
@@ -85,6 +88,7 @@ def huber_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -105,11 +109,11 @@ def huber_loss(
         Huber, Robust Estimation of a Location Parameter, Annals of Mathematical Statistics 35(1), 1964.
     """
     check_prediction("huber_loss", prediction=prediction, target=target)
-    check_tail("huber_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("huber_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("huber_loss", "delta", delta, 0.0)
     u = residual(prediction, target, mask).abs()
     clipped = minimum(u, scalar(delta, u))  # both branches in one product, delta's gradient included
-    return reduce(clipped * (u - clipped / 2), mask, weight, reduction)
+    return reduce(clipped * (u - clipped / 2), mask, weight, reduction, denominator)
 
 
 @public
@@ -121,6 +125,7 @@ def expectile_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Asymmetric squared residual; `expectile` above ½ pulls the prediction up, towards the largest targets.
 
@@ -137,6 +142,7 @@ def expectile_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -160,10 +166,10 @@ def expectile_loss(
         [Lineage](../lineage/regression.md#expectile_loss).
     """
     check_prediction("expectile_loss", prediction=prediction, target=target)
-    check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
     u = residual(prediction, target, mask)
-    return reduce((expectile - (u < 0).to(u)).abs() * u.square(), mask, weight, reduction)
+    return reduce((expectile - (u < 0).to(u)).abs() * u.square(), mask, weight, reduction, denominator)
 
 
 @public
@@ -175,6 +181,7 @@ def quantile_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Asymmetric absolute residual (pinball loss); `quantile` above ½ pulls the prediction above the median target.
 
@@ -188,6 +195,7 @@ def quantile_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -209,7 +217,7 @@ def quantile_loss(
         Huber loss in place of the lines): Dabney et al., arXiv:1710.10044.
     """
     check_prediction("quantile_loss", prediction=prediction, target=target)
-    check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction)
+    check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
     u = residual(prediction, target, mask)
-    return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction)
+    return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction, denominator)

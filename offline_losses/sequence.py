@@ -5,11 +5,10 @@ The mask `[*batch, T]` says which steps exist. Whatever stands at the others cha
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 from offline_losses._core.checks import (
+    Knob,
     Reduction,
     check_axis,
     check_flags,
@@ -71,27 +70,27 @@ def sequence_action_loss(
     prediction: Tensor,
     target: Tensor,
     *,
-    denominator: Literal["existing_steps", "all_steps"] = "existing_steps",
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared error of the actions of a sequence, mean over dimensions: the loss of the Decision Transformer.
 
     $$\frac1n \sum_{b, t} m_{bt} \frac1A \sum_d \left( \hat a_{btd} - a_{btd} \right)^2, \qquad
-    n = \sum_{b, t} m_{bt} \quad\text{or}\quad n = B\,T$$
+    n = \sum_{b, t} m_{bt}$$
 
-    Divided by all steps, padding included (`"all_steps"`), an update is smaller the more padding a batch holds, and
-    sequences that were cut short by the start of their episode teach less per step. Of discrete actions the loss is
-    `nll_loss` with the same mask.
+    Divided by all steps, padding included (`denominator=mask.numel()`), an update is smaller the more padding a batch
+    holds, and sequences that were cut short by the start of their episode teach less per step. Of discrete actions the
+    loss is `nll_loss` with the same mask.
 
     Args:
         prediction: `[*batch, A]`, usually `[B, T, A]`.
         target: the same shape, the data's actions.
-        denominator: of `reduction="mean"`: the number of steps that exist, or of all.
         mask: bool `[*batch]`, usually `[B, T]`, True where the step exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
-        reduction: `"mean"`, `"sum"`, or `"none"`.
+        reduction: `"mean"` over existing steps, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -100,13 +99,13 @@ def sequence_action_loss(
         `prediction`; `target` and `weight` are detached.
 
     Raises:
-        ValueError: shapes that differ, no axis of dimensions, an unknown denominator or reduction.
+        ValueError: shapes that differ, no axis of dimensions, unknown reduction.
         TypeError: not a tensor, integer values, a mask that is not bool.
 
     Examples:
         >>> import torch
         >>> prediction, mask = torch.ones(1, 4, 2), torch.tensor([[True, False, False, False]])
-        >>> sequence_action_loss(prediction, torch.zeros(1, 4, 2), mask=mask, denominator="all_steps")
+        >>> sequence_action_loss(prediction, torch.zeros(1, 4, 2), mask=mask, denominator=mask.numel())
         tensor(0.2500)
 
     Reference:
@@ -115,10 +114,8 @@ def sequence_action_loss(
     """
     check_values("sequence_action_loss", prediction=prediction, target=target)
     check_axis("sequence_action_loss", "prediction", prediction, "dimension")
-    check_tail("sequence_action_loss", prediction.shape[:-1], prediction.shape[:-1], mask, weight, reduction)
-    check_option("sequence_action_loss", "denominator", denominator, ("existing_steps", "all_steps"))
+    batch = prediction.shape[:-1]
+    check_tail("sequence_action_loss", batch, batch, mask, weight, reduction, denominator)
     rows = None if mask is None else mask.unsqueeze(-1)
     error = select(rows, upcast(prediction) - upcast(target.detach())).square().mean(-1)
-    if reduction == "mean" and denominator == "all_steps":
-        return reduce(error, mask, weight, "sum") / max(1, error.numel())
-    return reduce(error, mask, weight, reduction)
+    return reduce(error, mask, weight, reduction, denominator)

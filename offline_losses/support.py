@@ -111,6 +111,7 @@ def elbo_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Minus the evidence lower bound: lower as a variational auto-encoder of the data's actions explains them better.
 
@@ -128,6 +129,7 @@ def elbo_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -152,14 +154,20 @@ def elbo_loss(
     numbers = {"log_prob": log_prob}
     check_actions("elbo_loss", numbers, latent_mean=latent_mean, latent_log_std=latent_log_std)
     check_knob("elbo_loss", "kl_weight", kl_weight, 0.0, bounds="[)")
-    check_tail("elbo_loss", log_prob.shape, log_prob.shape, mask, weight, reduction)
+    check_tail("elbo_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     mean, log_std = select_rows(mask, upcast(latent_mean)), select_rows(mask, upcast(latent_log_std))
-    return reduce(-_bound(select(mask, upcast(log_prob)), mean, log_std, kl_weight), mask, weight, reduction)
+    bound = _bound(select(mask, upcast(log_prob)), mean, log_std, kl_weight)
+    return reduce(-bound, mask, weight, reduction, denominator)
 
 
 @public
 def spot_penalty(
-    log_weight: Tensor, *, mask: Tensor | None = None, weight: Tensor | None = None, reduction: Reduction = "mean"
+    log_weight: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Minus the log-density of an action under a behavior model: minimize it, so that the policy stays likely.
 
@@ -176,6 +184,7 @@ def spot_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; nats; float32, or float64 for float64 input. Where all draws are −∞ it is ∞.
@@ -200,13 +209,13 @@ def spot_penalty(
     check_float("spot_penalty", log_weight=log_weight)
     check_axis("spot_penalty", "log_weight", log_weight, "draw")
     batch = log_weight.shape[:-1]
-    check_tail("spot_penalty", batch, batch, mask, weight, reduction)
+    check_tail("spot_penalty", batch, batch, mask, weight, reduction, denominator)
     x = select_rows(mask, upcast(log_weight))
     best = x.detach().amax(-1, keepdim=True)
     possible = best > -torch.inf
     share = (x - torch.where(possible, best, 0.0)).exp().mean(-1)
     log_density = torch.where(possible.squeeze(-1), share, 1.0).log() + best.squeeze(-1)
-    return reduce(-log_density, mask, weight, reduction)
+    return reduce(-log_density, mask, weight, reduction, denominator)
 
 
 def _bound(log_prob: Tensor, mean: Tensor, log_std: Tensor, kl_weight: Knob) -> Tensor:

@@ -78,6 +78,7 @@ def diversity_penalty(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""How much the critics' slopes in the action point the same way: minimize it, so that they differ off the data.
 
@@ -94,6 +95,7 @@ def diversity_penalty(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -116,13 +118,13 @@ def diversity_penalty(
     """
     check_critics("diversity_penalty", least=2, last="dimension", action_gradient=action_gradient)
     batch = action_gradient.shape[1:-1]
-    check_tail("diversity_penalty", batch, batch, mask, weight, reduction)
+    check_tail("diversity_penalty", batch, batch, mask, weight, reduction, denominator)
     slope = select(None if mask is None else mask.unsqueeze(-1), upcast(action_gradient))
     slope, _ = _scaled(slope, -1)  # a cosine knows no length
     length = root(slope.square().sum(-1, keepdim=True))
     direction = torch.where(length > 0, slope / torch.where(length > 0, length, 1.0), 0.0)
     all_pairs, own_pairs = direction.sum(0).square().sum(-1), direction.square().sum((0, -1))
-    return reduce((all_pairs - own_pairs) / (len(slope) - 1), mask, weight, reduction)
+    return reduce((all_pairs - own_pairs) / (len(slope) - 1), mask, weight, reduction, denominator)
 
 
 @public

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from offline_losses._core.checks import Reduction, check_axis, check_float, check_prediction, check_rows, check_tail
+from offline_losses._core.checks import (
+    Knob,
+    Reduction,
+    check_axis,
+    check_float,
+    check_prediction,
+    check_rows,
+    check_tail,
+)
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, select, select_rows, upcast
 
@@ -24,6 +32,7 @@ def value_flow_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared error of a velocity from noise, time 0, to a return, time 1; for the opposite time pass minus it.
 
@@ -40,6 +49,7 @@ def value_flow_loss(
         mask: bool, shape of target or prediction; True where the sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -62,9 +72,9 @@ def value_flow_loss(
     """
     check_prediction("value_flow_loss", prediction=prediction, noise=noise)
     check_prediction("value_flow_loss", prediction=prediction, target=target)
-    check_tail("value_flow_loss", prediction.shape, noise.shape, mask, weight, reduction)
+    check_tail("value_flow_loss", prediction.shape, noise.shape, mask, weight, reduction, denominator)
     error = select(mask, upcast(prediction) - (upcast(target.detach()) - upcast(noise)))
-    return reduce(error.square(), mask, weight, reduction)
+    return reduce(error.square(), mask, weight, reduction, denominator)
 
 
 @public
@@ -76,6 +86,7 @@ def floq_loss(
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    denominator: Knob | None = None,
 ) -> Tensor:
     r"""Squared error of a velocity from noise, time 0, to one value, time 1; for the opposite time pass minus it.
 
@@ -92,6 +103,7 @@ def floq_loss(
         mask: bool, shape of target or of prediction without its last axis; True where the sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
+        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
 
     Returns:
         0-d, or the prediction's shape without its last axis for `"none"`; float32, or float64 for float64 input.
@@ -118,6 +130,6 @@ def floq_loss(
     check_axis("floq_loss", "noise", noise, "draw")
     check_float("floq_loss", target=target)
     check_rows("floq_loss", noise=noise, target=target)
-    check_tail("floq_loss", prediction.shape[:-1], target.shape, mask, weight, reduction)
+    check_tail("floq_loss", prediction.shape[:-1], target.shape, mask, weight, reduction, denominator)
     error = select_rows(mask, upcast(prediction) - (upcast(target.detach()).unsqueeze(-1) - upcast(noise)))
-    return reduce(error.square().mean(-1), mask, weight, reduction)
+    return reduce(error.square().mean(-1), mask, weight, reduction, denominator)

@@ -516,7 +516,6 @@ LEDGER = [
         {
             "prediction": Values("A"),
             "target": Values("A", gradient=False),
-            "denominator": Option("existing_steps"),
         },
     ),
     Row(

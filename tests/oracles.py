@@ -1460,7 +1460,7 @@ def sequence_log_prob(log_prob: ArrayLike, mask: ArrayLike, *, length_normalized
     return out
 
 
-def sequence_action_loss(prediction: ArrayLike, target: ArrayLike, *, denominator: str = "existing_steps") -> Array:
+def sequence_action_loss(prediction: ArrayLike, target: ArrayLike) -> Array:
     """Chen et al. 2021 (2106.01345), section 3: mean squared error of an action; what it is divided by comes later."""
     prediction, target = _real(prediction), _real(target)
     out = np.empty(prediction.shape[:-1])

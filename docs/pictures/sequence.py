@@ -21,14 +21,10 @@ def sequence_log_prob(axes: Axes) -> str:
 
 def sequence_action_loss(axes: Axes) -> str:
     exist = torch.arange(1, 21)
-    for denominator in ("existing_steps", "all_steps"):
-        losses = [
-            ol.sequence_action_loss(
-                torch.ones(1, 20, 1), torch.zeros(1, 20, 1), mask=(torch.arange(20) < n)[None], denominator=denominator
-            )
-            for n in exist.tolist()
-        ]
-        axes.plot(exist, torch.stack(losses), label=denominator.replace("_", " "))
+    ones, masks = torch.ones(1, 20, 1), (torch.arange(20) < exist[:, None])[:, None]
+    for label, denominator in (("existing steps", None), ("all steps", 20)):
+        losses = [ol.sequence_action_loss(ones, 0 * ones, mask=mask, denominator=denominator) for mask in masks]
+        axes.plot(exist, torch.stack(losses), label=label)
     axes.set(xlabel="steps that exist, of 20", ylabel="loss", ylim=(0, 1.5), yticks=(0, 0.5, 1))
     axes.legend(loc="upper left")
     return "errors of 1: divided by all, padding counts as learned"

@@ -245,9 +245,20 @@ def check_tail(
     mask: Tensor | None,
     weight: Tensor | None,
     reduction: Reduction,
+    denominator: Knob | None,
 ) -> None:
-    """Check the tail of a loss: mask and weight have the loss's shape, or that of its target without critic axes."""
+    """Check the tail of a loss: mask and weight have the loss's shape, or that of its target without critic axes.
+
+    A count is a whole number, and so may a denominator be, as a tensor too.
+    """
     check_option(function, "reduction", reduction, ("none", "mean", "sum"))
+    if denominator is not None:
+        if reduction != "mean":
+            mend, got = 'Only the mean has one: pass reduction="mean".', describe(denominator)
+            refuse(ValueError, function, "denominator", f"None with reduction={reduction!r}", got, mend)
+        if isinstance(denominator, Tensor) and denominator.dtype in (torch.int32, torch.int64):
+            denominator = denominator.float()
+        check_knob(function, "denominator", denominator, 0.0, bounds="[)")
     if weight is not None:
         check_float(function, weight=weight)
         if weight.shape not in (shape, batch):

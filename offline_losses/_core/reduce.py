@@ -82,10 +82,16 @@ def residual(
     return select(mask, upcast(target.detach()) - upcast(prediction))
 
 
-def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction) -> Tensor:
+def reduce(
+    loss: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    reduction: Reduction,
+    denominator: Knob | None = None,
+) -> Tensor:
     """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none".
 
-    An element of weight zero adds nothing, even if its loss is infinite.
+    An element of weight zero adds nothing, even if its loss is infinite. The denominator of a mean may be given.
     """
     if weight is not None:
         weight = select(mask, upcast(weight.detach()))
@@ -95,9 +101,19 @@ def reduce(loss: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: 
         return loss
     if reduction == "sum":
         return total(loss)
+    if denominator is not None:
+        return total(loss) / _divisor(denominator, loss.dtype)
     if mask is None:
         return total(loss) / max(1, loss.numel())
     return total(loss) / mask.expand_as(loss).sum().clamp(min=1)
+
+
+def _divisor(denominator: Knob, dtype: torch.dtype) -> Knob:
+    """A constant; one where nothing exists anywhere, over which the sum is zero."""
+    if not isinstance(denominator, Tensor):
+        return denominator or 1
+    denominator = denominator.detach().to(dtype)
+    return torch.where(denominator == 0, 1.0, denominator)
 
 
 def mean_size(x: Tensor, mask: Tensor | None, least: Knob) -> Tensor:

@@ -65,6 +65,11 @@ def wrong_inputs(case: Case) -> Iterator[Wrong]:
         yield "weight", torch.ones((*BATCH, 1)), ValueError
         yield "weight", 2.0, TypeError
         yield "reduction", "average", ValueError
+        yield from (("denominator", value, ValueError) for value in (-1.0, torch.inf, torch.nan))
+        yield "denominator", torch.ones(1), ValueError
+        yield "denominator", torch.tensor(True), TypeError
+        yield "denominator", True, TypeError
+        yield "denominator", "batch", TypeError
 
 
 def describe(value: Any) -> str:
@@ -90,6 +95,15 @@ def test_wrong_input_is_refused_by_name(case: Case, name: str, value: Any, error
     assert found, message
     if not (error is ValueError and hasattr(value, "shape")):  # of two shapes that differ, either may be named
         assert found[1] == name, message
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_only_a_mean_has_a_denominator(reduction: str) -> None:
+    """Of a sum it would be ignored, or make a mean of it."""
+    x = torch.zeros(4)
+    refusal = f"squared_loss: denominator: expected None with reduction='{reduction}', got 4 of type int. Only the mean"
+    with pytest.raises(ValueError, match=refusal):
+        offline_losses.squared_loss(x, x, reduction=reduction, denominator=4)  # type: ignore[arg-type]
 
 
 def test_the_broadcast_trap_is_explained() -> None:

@@ -265,6 +265,26 @@ def test_a_number_that_is_zero_has_code_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize("name", ["squared_loss", "nll_loss", "td3_bc_loss", "cql_lagrange_losses"])
+def test_a_denominator_is_an_argument_of_the_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph for all numbers but zero, and one for each dtype of a tensor; and none of them has a gradient."""
+    monkeypatch.setattr(private.COMPILER, "compile_fx_inner", operator_by_operator)
+    case = next(case for case in CASES if case.row.name == name)
+    function, inputs, mask = twin.fuse(case.row.function), case.build((6,)), torch.arange(6) % 3 > 0
+    slope = torch.tensor(0.3, requires_grad=True)
+    kinds: list[tuple[Any, ...]] = [(4, 7.5, 0.3), (0,), (torch.tensor(4), torch.tensor(9)), (slope, slope.detach())]
+    for kind in kinds:
+        graphs = set(function.graphs)
+        for denominator in kind:
+            given = {**inputs, "mask": mask, "denominator": denominator}
+            actual, expected = (with_gradients(f, case, given) for f in (function, case.row.function))
+            for one, other in zip(actual, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+        plans = {key[:-2] for key in set(function.graphs) - graphs}
+        assert len(plans) == 1 + (name == "cql_lagrange_losses"), kind
+
+
+@pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize("scale", [1e38, 1.0, 1e-30, 1e-38, 1e-44, 0.0])
 @pytest.mark.parametrize("masked", [False, True])
 def test_generated_weights_do_not_depend_on_the_scale(scale: float, masked: bool) -> None:

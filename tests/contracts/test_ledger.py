@@ -26,6 +26,8 @@ QUANTITIES = (
     "_interval",
     "_mask",
 )
+TAIL = {"mask": None, "weight": None, "reduction": "mean", "denominator": None}
+DENOMINATOR = "what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached."
 SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Examples:", "Reference:"]
 
 
@@ -44,7 +46,7 @@ def test_all_is_sorted_and_everything_in_it_exists() -> None:
 def test_the_row_names_the_arguments_of_the_signature(row: Row) -> None:
     """In order; a knob is keyword-only, and so is all that is optional."""
     parameters = dict(inspect.signature(row.function).parameters)
-    for name in ["mask", "weight", "reduction"] if row.tail else []:
+    for name in TAIL if row.tail else []:
         assert parameters.pop(name).kind is inspect.Parameter.KEYWORD_ONLY
     assert list(parameters) == list(row.arguments)
     for name, argument in row.arguments.items():
@@ -59,10 +61,11 @@ def test_the_suffix_is_the_contract(name: str) -> None:
     """Losses and penalties end in the tail; quantities never have a reduction."""
     parameters = list(inspect.signature(getattr(offline_losses, name)).parameters.values())
     if name.endswith(("_loss", "_losses", "_penalty")):
-        assert [p.name for p in parameters[-3:]] == ["mask", "weight", "reduction"]
-        assert [p.default for p in parameters[-3:]] == [None, None, "mean"]
+        assert {p.name: p.default for p in parameters[-4:]} == TAIL
+        assert [p.name for p in parameters[-4:]] == list(TAIL)
+        assert f"\n    denominator: {DENOMINATOR}\n" in (inspect.getdoc(getattr(offline_losses, name)) or "")
     else:
-        assert "reduction" not in [p.name for p in parameters]
+        assert not {"reduction", "denominator"} & {p.name for p in parameters}
         assert name.endswith((*QUANTITIES, "_update_")) or name in {
             "softmax_entropy",
             "normalized_score",

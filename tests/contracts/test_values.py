@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ledger import CASES, TAILED, Case, Flags, Values, leaves
+from ledger import CASES, TAILED, Case, Flags, Rows, Values, leaves
 from oracles import reduced
 from torch import Tensor
 
@@ -84,6 +84,40 @@ def test_mask_weight_and_reduction(case: Case, reduction: str, tail: tuple[str, 
         expected = reduced(elements, **{name: value.numpy() for name, value in given.items()}, reduction=reduction)
         assert actual.shape == expected.shape
         np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", TAILED, ids=str)
+def test_a_denominator_replaces_the_count(case: Case) -> None:
+    """A number of any kind, less than one too, and a constant for the gradient; zero, where nothing exists, is one."""
+    inputs, shape = case.build((2, 5)), case.shape((2, 5))
+    generator = torch.Generator().manual_seed(5)
+    tail = {"mask": torch.rand(shape, generator=generator) < 0.6, "weight": torch.rand(shape, generator=generator)}
+    sums = call(case, inputs, **tail, reduction="sum")
+    slope = torch.tensor(0.5, requires_grad=True)
+    numbers = [(x, x) for x in (7, 0.5, 0)]
+    tensors = [(torch.tensor(7), 7), (torch.tensor(7.0).bfloat16(), 7), (torch.tensor(0), 0), (slope, 0.5)]
+    for denominator, number in [*numbers, *tensors]:
+        means = call(case, inputs, **tail, reduction="mean", denominator=denominator)
+        for mean, total in zip(means, sums, strict=True):
+            assert mean.dtype == total.dtype
+            assert not mean.requires_grad
+            torch.testing.assert_close(mean, total / (number or 1), rtol=1e-12, atol=0)
+
+
+APART = [case for case in TAILED if not (case.row.batch_statistic or case.critics)]
+
+
+@pytest.mark.parametrize("case", APART, ids=str)
+def test_micro_batches_over_one_denominator_are_the_batch(case: Case) -> None:
+    """However unevenly they are cut and masked, one without a sample that exists among them."""
+    inputs, mask = case.build((7,)), torch.tensor([True, False, True, False, False, True, True])
+    batched = [*case.of(Flags), *case.of(Rows), *(name for name, x in case.of(Values).items() if x.batched)]
+    parts = []
+    for part in (torch.arange(0, 3), torch.arange(3, 5), torch.arange(5, 7)):
+        rows = {name: inputs[name].index_select(int(case.leads(case.arguments[name])), part) for name in batched}
+        parts.append(call(case, {**inputs, **rows}, mask=mask[part], reduction="mean", denominator=mask.sum()))
+    whole = call(case, inputs, mask=mask, reduction="mean")
+    torch.testing.assert_close([sum(each) for each in zip(*parts, strict=True)], whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", [case for case in TAILED if case.critics], ids=str)
