@@ -21,8 +21,11 @@ for _package in ("minari", "tensordict", "gymnasium", "rich", "pygame", "matplot
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
 sys.path.insert(0, str(RECIPES))
 
+import common
 import demo
 import embedded
+from networks import SamplingPolicy
+from saved import load_policy
 
 PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
 MAZE = "maze/play-v0"
@@ -99,7 +102,10 @@ def test_recipe_learns_and_writes_what_it_measured(
     assert json.loads((tmp_path / "result.json").read_text()) == result
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [float(row["return"]) for row in csv.DictReader(file)] == [row["return"] for row in history]
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".pt", ".pkl")]
+    saved = load_policy(tmp_path)
+    returns = embedded.evaluate(dataset, saved.begin(), 3, common.TEST_SEED)
+    if not isinstance(saved.policy, SamplingPolicy):  # which goes on drawing other noise
+        assert returns.mean() == pytest.approx(result["return"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from networks import CategoricalPolicy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from saved import save_policy
 from task import Policy, Task
 from tensordict import TensorDict
 from torch import Tensor
@@ -51,7 +52,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--device", default="cpu")
     add("--compile", action="store_true", help="compile the update as a whole")
-    add("--out", type=Path, help="folder for result.json and metrics.csv")
+    add("--out", type=Path, help="folder for result.json, metrics.csv and policy.pt")
     return parser
 
 
@@ -112,7 +113,9 @@ def train(
     result: Result = {"recipe": name, "dataset": task.dataset, "return": test[0], "return_standard_error": test[1]}
     result |= {"dataset_mean": task.returns.mean().item(), "dataset_best": task.returns.max().item()}
     if task.dataset.startswith(SEPSIS) and isinstance(policy, CategoricalPolicy):
-        result["return_sampled"] = sampled_survival(lambda observation: policy.probability(task.observe(observation)))
+        result["return_sampled"] = sampled_survival(
+            lambda observation: policy.probability(task.encoding.observe(observation))
+        )
     if critics is not None:
         result |= {"q_data": _mean_q(task, critics)} | _truth(task, follow or _certain(policy), options.discount)
     result |= {"seconds": seconds, "updates_per_second": options.steps / seconds, "history": history}
@@ -120,20 +123,22 @@ def train(
     _show(result)
     if options.out:
         _save(result, options.out)
+        save_policy(options.out / "policy.pt", name, task, policy)
     return result
 
 
 def _mean_q(task: Task, critics: Critics) -> float:
     """Mean over the probe of the critics' mean, in the environment's units."""
-    observation, action = task.observe(task.probe["observation"]), task.from_environment(task.probe["action"])
+    encode, probe = task.encoding, task.probe
+    observation, action = encode.observe(probe["observation"]), encode.from_environment(probe["action"])
     with torch.no_grad():
         return ensemble_mean(critics(observation, action.to(observation.device))).mean().item() / task.scale
 
 
 def _truth(task: Task, follow: Follow, discount: float) -> Result:
     def in_environment(observation: Tensor) -> tuple[Tensor, Tensor]:
-        action, extra = follow(task.observe(observation))
-        return task.to_environment(action), extra.cpu() / task.scale
+        action, extra = follow(task.encoding.observe(observation))
+        return task.encoding.to_environment(action), extra.cpu() / task.scale
 
     true = true_return(task.dataset, task.probe["observation"], task.probe["action"], in_environment, discount)
     if true is None:

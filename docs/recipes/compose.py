@@ -20,6 +20,30 @@ from torch import Tensor
 
 import offline_losses as ol
 
+BINS = 51  # of the return
+
+
+class BestOfDraws(SamplingPolicy):
+    """The best, by its critics, of several actions that a flow carries noise to."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int, bins: int, draws: int, steps: int) -> None:
+        super().__init__(draws * action_size)
+        self.critics = CategoricalCritics(observation_size, action_size, hidden, bins)
+        self.velocity = ActionField(observation_size, action_size, hidden)
+        self.draws, self.steps = draws, steps
+        self.register_buffer("support", torch.zeros(bins))
+
+    def q(self, observation: Tensor, action: Tensor) -> Tensor:
+        return ol.categorical_value(self.critics(observation, action), self.support)
+
+    @torch.no_grad()
+    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
+        point = noise.unflatten(-1, (self.draws, -1))
+        state = observation.unsqueeze(-2).expand(*point.shape[:-1], observation.shape[-1])
+        for k in range(self.steps):  # from noise, at time 0, to actions, at time 1
+            point = point + self.velocity(state, point, torch.full_like(point[..., 0], k / self.steps)) / self.steps
+        return ol.best_of_n(ol.ensemble_lower_bound(self.q(state, point.clamp(-1, 1))), point)
+
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
     parser = arguments(__doc__)
@@ -27,13 +51,13 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         parser.add_argument(f"--{flag}", type=kind, default=default)
     options = parser.parse_args(argv)
     task = load_task(options, discrete_only=False)
-    steps, temperature, sizes = options.flow_steps, options.temperature, (task.observation_size, task.action_size)
+    temperature, sizes = options.temperature, (task.observation_size, task.action_size, options.hidden)
 
-    support = support_of_returns(task, options.discount, bins=51)
-    value, critics = Value(sizes[0], options.hidden), CategoricalCritics(task, options.hidden, bins=51)
-    velocity, slow_critics = ActionField(*sizes, options.hidden), deepcopy(critics).requires_grad_(False)
-    networks = torch.nn.ModuleList([value, critics, velocity, slow_critics]).to(options.device)
-    optimizer = torch.optim.Adam([p for p in networks.parameters() if p.requires_grad], options.lr, fused=True)
+    value = Value(task.observation_size, options.hidden).to(options.device)
+    policy = BestOfDraws(*sizes, BINS, options.draws, options.flow_steps).to(options.device)
+    policy.support.copy_(support_of_returns(task, options.discount, BINS))
+    critics, support, slow_critics = policy.critics, policy.support, deepcopy(policy.critics).requires_grad_(False)
+    optimizer = torch.optim.Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, following = batch["observation"], batch["action"], batch["next"]
@@ -45,7 +69,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         critic_loss = ol.categorical_loss(critics(observation, action), ol.hl_gauss(target, support))
 
         noise, time = torch.randn_like(action), torch.rand_like(v)
-        field = velocity(observation, ol.flow_point(noise, action, time), time)
+        field = policy.velocity(observation, ol.flow_point(noise, action, time), time)
         weight = ol.sparse_weights(q - v, temperature=temperature).clamp(max=100)
         flow_loss = ol.flow_matching_loss(field, noise, action, weight=weight)
 
@@ -53,18 +77,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         ol.polyak_update_(slow_critics, critics, polyak=0.02)
         return {"value_loss": value_loss, "critic_loss": critic_loss, "flow_loss": flow_loss}
 
-    @torch.no_grad()
-    def act(observation: Tensor, noise: Tensor) -> Tensor:
-        point = noise.unflatten(-1, (options.draws, sizes[1]))
-        state = observation.unsqueeze(-2).expand(*point.shape[:-1], sizes[0])
-        for k in range(steps):  # from noise, at time 0, to actions, at time 1
-            point = point + velocity(state, point, torch.full_like(point[..., 0], k / steps)) / steps
-        q = ol.ensemble_lower_bound(ol.categorical_value(critics(state, point.clamp(-1, 1)), support))
-        return ol.best_of_n(q, point)
-
-    policy = SamplingPolicy(act, options.draws * sizes[1], options.device)
-    q_of = lambda observation, action: ol.categorical_value(critics(observation, action), support)  # noqa: E731
-    return train("composed", task, options, update, policy=policy, critics=q_of, report=report)
+    return train("composed", task, options, update, policy=policy, critics=policy.q, report=report)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import of_action
-from task import Task, load_task
+from networks import Deployable, of_action
+from task import load_task
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -23,14 +23,24 @@ from offline_losses import discounted_return, nll_loss, sequence_action_loss
 UNIT = 100.0  # of scaled return, which spans so much
 
 
-class DecisionTransformer(nn.Module):
+class DecisionTransformer(Deployable):
     """Actions `[B, T, A]`, logits of finitely many, from returns to go, states and earlier actions."""
 
-    def __init__(self, task: Task, hidden: int, context: int, wish: float, most: float) -> None:
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        discrete: bool,
+        hidden: int,
+        context: int,
+        wish: float,
+        most: float,
+    ) -> None:
         super().__init__()
-        self.task, self.context, self.wish, self.most = task, context, wish, most
-        self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(task.observation_size, hidden)
-        self.of_action, self.head = nn.Linear(task.action_size, hidden), nn.Linear(hidden, task.action_size)
+        self.actions, self.size = action_size if discrete else None, () if discrete else (action_size,)
+        self.context, self.wish, self.most = context, wish, most
+        self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(observation_size, hidden)
+        self.of_action, self.head = nn.Linear(action_size, hidden), nn.Linear(hidden, action_size)
         self.position = nn.Parameter(0.02 * torch.randn(context, hidden))
         layer = nn.TransformerEncoderLayer(hidden, 2, 4 * hidden, 0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(hidden), enable_nested_tensor=False)
@@ -38,30 +48,30 @@ class DecisionTransformer(nn.Module):
         self.begin()
 
     def forward(self, togo: Tensor, observation: Tensor, action: Tensor) -> Tensor:
-        action = one_hot(action, self.task.action_size).to(observation) if self.task.discrete else action
+        action = action if self.actions is None else one_hot(action, self.actions).to(observation)
         parts = self.of_return(togo.unsqueeze(-1)), self.of_state(observation), self.of_action(action)
         tokens = torch.stack([part + self.position[: togo.shape[1]] for part in parts], 2).flatten(1, 2)
         count = tokens.shape[1]
         seen = self.layers(tokens, mask=self.later[:count, :count])
         output = self.head(seen[:, 1::3])  # behind each state, before its action
-        return output if self.task.discrete else output.tanh()
+        return output.tanh() if self.actions is None else output
 
     def begin(self) -> DecisionTransformer:
         """Forget the last episodes."""
         self.togo: list[Tensor] = []
         self.states: list[Tensor] = []
-        self.actions: list[Tensor] = []
+        self.taken: list[Tensor] = []
         return self
 
     def act(self, observation: Tensor) -> Tensor:
         self.togo = self.togo or [torch.full_like(observation[:, 0], self.wish)]
         self.states.append(observation)
-        size = () if self.task.discrete else (self.task.action_size,)
-        unknown = torch.zeros(len(observation), *size, dtype=torch.long if self.task.discrete else observation.dtype)
-        last = [x[-self.context :] for x in (self.togo, self.states, [*self.actions, unknown.to(observation.device)])]
+        kind = observation.dtype if self.actions is None else torch.long
+        unknown = torch.zeros(len(observation), *self.size, dtype=kind)
+        last = [x[-self.context :] for x in (self.togo, self.states, [*self.taken, unknown.to(observation.device)])]
         output = self(*(torch.stack(x, 1) for x in last))[:, -1]
-        self.actions.append(output.argmax(-1) if self.task.discrete else output)
-        return self.actions[-1]
+        self.taken.append(output if self.actions is None else output.argmax(-1))
+        return self.taken[-1]
 
     def earned(self, reward: Tensor) -> None:
         self.togo.append((self.togo[-1] - reward.to(self.togo[-1]) / UNIT).clamp(max=self.most))
@@ -83,7 +93,8 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
 
     wish = task.returns.max().item() if options.wish is None else options.wish
     most = data["togo"].max().item()  # nothing is wished for that never was
-    model = DecisionTransformer(task, options.hidden, options.context, wish * task.scale / UNIT, most).to(data.device)
+    sizes = task.observation_size, task.action_size, task.discrete, options.hidden, options.context
+    model = DecisionTransformer(*sizes, wish * task.scale / UNIT, most).to(data.device)
     optimizer = Adam(model.parameters(), options.lr, fused=True)
     ahead = torch.arange(options.context, device=data.device)
 

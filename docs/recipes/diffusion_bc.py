@@ -21,6 +21,28 @@ from offline_losses import diffusion_loss, diffusion_point, diffusion_prediction
 from offline_losses.adapters.tensordict import on_tensordict
 
 
+class Denoiser(SamplingPolicy):
+    """From noise to an action, without new noise on the way (DDIM)."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int, steps: int, prediction_type: str) -> None:
+        super().__init__(action_size)
+        self.field, self.steps, self.given = ActionField(observation_size, action_size, hidden), steps, prediction_type
+        # The share of the action in each step's point: a quarter of a cosine, from nearly 1 to nearly 0.
+        self.register_buffer("alpha_bar", torch.linspace(0, torch.pi / 2, steps + 2)[1:-1].cos().square())
+
+    @torch.no_grad()
+    def forward(self, observation: Tensor, point: Tensor) -> Tensor:
+        rows = point[..., 0]
+        for k in reversed(range(self.steps)):
+            said = self.field(observation, point, torch.full_like(rows, k / self.steps))
+            here, before = (share.expand_as(rows) for share in (self.alpha_bar[k], self.alpha_bar[k - 1]))
+            x0 = diffusion_prediction(said, point, here, given=self.given).clamp(-1, 1)
+            if k:
+                epsilon = diffusion_prediction(x0, point, here, given="x0", wanted="epsilon")
+                point = diffusion_point(epsilon, x0, before)
+        return x0
+
+
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
     parser = arguments(__doc__)
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the episodes to imitate, the best first")
@@ -32,37 +54,21 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     keep = on_tensordict(return_filter)(task.data, fraction=options.fraction)
     task.data = task.data[keep]
 
-    # The share of the action in each step's point: a quarter of a cosine, from nearly 1 to nearly 0.
-    steps = options.denoising_steps
-    angle = torch.linspace(0, torch.pi / 2, steps + 2, device=options.device)[1:-1]
-    alpha_bar = angle.cos().square()
-    denoiser = ActionField(task.observation_size, task.action_size, options.hidden).to(options.device)
-    optimizer = Adam(denoiser.parameters(), options.lr, fused=True)
+    sizes = task.observation_size, task.action_size, options.hidden
+    policy = Denoiser(*sizes, options.denoising_steps, options.prediction_type).to(options.device)
+    optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         action, noise = batch["action"], torch.randn_like(batch["action"])
-        k = torch.randint(steps, action.shape[:-1], device=action.device)
-        said = denoiser(batch["observation"], diffusion_point(noise, action, alpha_bar[k]), k / steps)
-        loss = diffusion_loss(said, noise, action, alpha_bar[k], prediction_type=options.prediction_type)
+        k = torch.randint(policy.steps, action.shape[:-1], device=action.device)
+        alpha_bar = policy.alpha_bar[k]
+        said = policy.field(batch["observation"], diffusion_point(noise, action, alpha_bar), k / policy.steps)
+        loss = diffusion_loss(said, noise, action, alpha_bar, prediction_type=options.prediction_type)
         minimize(optimizer, loss)
         return {"policy_loss": loss}
 
-    @torch.no_grad()
-    def denoise(observation: Tensor, point: Tensor) -> Tensor:
-        """From the noise to the action, without new noise on the way (DDIM)."""
-        rows = point[..., 0]
-        for k in reversed(range(steps)):
-            said = denoiser(observation, point, torch.full_like(rows, k / steps))
-            here, before = (share.expand_as(rows) for share in (alpha_bar[k], alpha_bar[k - 1]))
-            x0 = diffusion_prediction(said, point, here, given=options.prediction_type).clamp(-1, 1)
-            if k:
-                epsilon = diffusion_prediction(x0, point, here, given="x0", wanted="epsilon")
-                point = diffusion_point(epsilon, x0, before)
-        return x0
-
     name = "diffusion bc" if options.fraction == 1 else "filtered diffusion bc"
-    deployed = SamplingPolicy(denoise, task.action_size, options.device)
-    return train(name, task, options, update, policy=deployed, report=report)
+    return train(name, task, options, update, policy=policy, report=report)
 
 
 if __name__ == "__main__":

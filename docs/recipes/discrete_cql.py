@@ -11,7 +11,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import GreedyPolicy, mlp, of_action
+from networks import QNetwork, of_action
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     options = parser.parse_args(argv)
     task = load_task(options, discrete_only=True)
 
-    network = mlp(task.observation_size, task.action_size, options.hidden).to(options.device)
+    network = QNetwork(task.observation_size, task.action_size, options.hidden).to(options.device)
     slow_network = deepcopy(network).requires_grad_(False)
     optimizer = Adam(network.parameters(), options.lr, fused=True)
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         return of_action(network(observation), action).unsqueeze(0)
 
     name = "discrete cql" if options.conservative else "dqn"
-    return train(name, task, options, update, policy=GreedyPolicy(network), critics=critics, report=report)
+    return train(name, task, options, update, policy=network, critics=critics, report=report)
 
 
 if __name__ == "__main__":

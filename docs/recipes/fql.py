@@ -12,7 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import ActionField, OneStepPolicy, SamplingPolicy, twin_critics
+from networks import ActionField, OneStepPolicy, twin_critics
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"critic_loss": critic_loss, "flow_loss": flow_loss, "policy_loss": policy_loss}
 
-    deployed = SamplingPolicy(policy, task.action_size, options.device)
-    return train("fql", task, options, update, policy=deployed, critics=critics, report=report)
+    return train("fql", task, options, update, policy=policy, critics=critics, report=report)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import mlp, of_action
+from networks import Deployable, mlp, of_action
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Pair(nn.Module):
         return self.network(torch.cat([self.of_cell(cell), self.of_goal(goal)], -1))
 
 
-class Hierarchy(nn.Module):
+class Hierarchy(Deployable):
     """The subgoal of the high policy is the goal of the low one."""
 
     def __init__(self, cells: int, actions: int, hidden: int) -> None:

@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
 
     support = support_of_returns(task, options.discount, options.bins)
     value = Value(task.observation_size, options.hidden).to(options.device)
-    critics = CategoricalCritics(task, options.hidden, options.bins).to(options.device)
+    sizes = task.observation_size, task.action_size, options.hidden
+    critics = CategoricalCritics(*sizes, options.bins, task.discrete).to(options.device)
     slow_critics = deepcopy(critics).requires_grad_(False)
     policy = imitation_policy(task, options.hidden)
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]

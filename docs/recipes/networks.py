@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from task import Task
@@ -16,6 +16,17 @@ def mlp(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     """Two hidden layers."""
     layers = [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
     return nn.Sequential(*layers)
+
+
+class Deployable(nn.Module):
+    """A policy that remembers the numbers and words it was built from, so that it can be saved and built again."""
+
+    built_from: tuple[Any, ...]
+
+    def __new__(cls, *arguments: Any) -> Deployable:
+        made = super().__new__(cls)
+        object.__setattr__(made, "built_from", arguments)
+        return made
 
 
 def of_action(q: Tensor, action: Tensor) -> Tensor:
@@ -84,11 +95,10 @@ class CategoricalCritics(nn.Module):
     Heads of all bins for all actions would be the larger part of a small network.
     """
 
-    def __init__(self, task: Task, hidden: int, bins: int) -> None:
+    def __init__(self, observation_size: int, action_size: int, hidden: int, bins: int, discrete: bool = False) -> None:
         super().__init__()
-        self.actions = task.action_size if task.discrete else None
-        inputs = task.observation_size + task.action_size
-        self.networks = nn.ModuleList(mlp(inputs, bins, hidden) for _ in range(2))
+        self.actions = action_size if discrete else None
+        self.networks = nn.ModuleList(mlp(observation_size + action_size, bins, hidden) for _ in range(2))
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         action = action if self.actions is None else one_hot(action, self.actions).to(observation)
@@ -96,24 +106,36 @@ class CategoricalCritics(nn.Module):
         return torch.stack([network(pair) for network in self.networks])
 
 
-class QuantileNetwork(nn.Module):
-    """Quantiles of the return of a finite number of actions, and as Q their mean, `[*batch, actions]`."""
+class QNetwork(Deployable):
+    """Q of a finite number of actions, `[*batch, actions]`; acts by the largest."""
+
+    def __init__(self, observation_size: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.network = mlp(observation_size, actions, hidden)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.network(observation)
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self(observation).argmax(-1)
+
+
+class QuantileNetwork(QNetwork):
+    """Quantiles of the return of a finite number of actions, and as Q their mean."""
 
     def __init__(self, observation_size: int, actions: int, hidden: int, quantiles: int) -> None:
-        super().__init__()
-        self.network = nn.Sequential(
-            *mlp(observation_size, actions * quantiles, hidden), nn.Unflatten(-1, (actions, quantiles))
-        )
+        super().__init__(observation_size, actions * quantiles, hidden)
+        self.count = quantiles
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.quantiles(observation).mean(-1)
 
     def quantiles(self, observation: Tensor) -> Tensor:
         """`[*batch, actions, quantiles]`."""
-        return self.network(observation)
+        return self.network(observation).unflatten(-1, (-1, self.count))
 
 
-class DeterministicPolicy(nn.Module):
+class DeterministicPolicy(Deployable):
     """One action inside [-1, 1] for each state."""
 
     def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
@@ -135,7 +157,7 @@ class GaussianPolicy(DeterministicPolicy):
         return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
 
 
-class TanhGaussianPolicy(nn.Module):
+class TanhGaussianPolicy(Deployable):
     """The squashed policy of SAC, with a deviation for each state."""
 
     def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
@@ -153,7 +175,7 @@ class TanhGaussianPolicy(nn.Module):
         return pre_tanh.tanh(), tanh_gaussian_log_prob(mean, log_std, pre_tanh=pre_tanh)
 
 
-class CategoricalPolicy(nn.Module):
+class CategoricalPolicy(Deployable):
     """Probabilities of a finite number of actions."""
 
     def __init__(self, observation_size: int, actions: int, hidden: int) -> None:
@@ -186,39 +208,29 @@ class ActionField(nn.Module):
         return self.network(torch.cat([observation, point, time.unsqueeze(-1), condition.unsqueeze(-1)], -1))
 
 
-class OneStepPolicy(nn.Module):
+class SamplingPolicy(Deployable):
+    """Acts by drawing noise, from a generator of its own: how often it is evaluated changes nothing of the training."""
+
+    def __init__(self, noise_size: int) -> None:
+        super().__init__()
+        self.noise_size = noise_size
+        self.generator: torch.Generator | None = None
+
+    def act(self, observation: Tensor) -> Tensor:
+        self.generator = self.generator or torch.Generator(observation.device).manual_seed(0)
+        shape = (*observation.shape[:-1], self.noise_size)
+        return self(observation, torch.randn(shape, generator=self.generator, device=observation.device)).clamp(-1, 1)
+
+
+class OneStepPolicy(SamplingPolicy):
     """An action of an observation and noise, not clipped."""
 
     def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
-        super().__init__()
-        self.action_size = action_size
+        super().__init__(action_size)
         self.network = mlp(observation_size + action_size, action_size, hidden)
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
         return self.network(torch.cat([observation, noise], -1))
-
-
-class SamplingPolicy:
-    """Acts by drawing noise, from a generator of its own: how often it is evaluated changes nothing of the training."""
-
-    def __init__(self, action_of: Callable[[Tensor, Tensor], Tensor], action_size: int, device: str) -> None:
-        self.action_of, self.action_size = action_of, action_size
-        self.generator = torch.Generator(device).manual_seed(0)
-
-    def act(self, observation: Tensor) -> Tensor:
-        shape = (*observation.shape[:-1], self.action_size)
-        noise = torch.randn(shape, generator=self.generator, device=observation.device)
-        return self.action_of(observation, noise).clamp(-1, 1)
-
-
-class GreedyPolicy:
-    """The action with the largest Q."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def act(self, observation: Tensor) -> Tensor:
-        return self.network(observation).argmax(-1)
 
 
 def twin_critics(task: Task, hidden: int) -> Critics | DiscreteCritics:

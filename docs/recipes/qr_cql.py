@@ -12,7 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import GreedyPolicy, QuantileNetwork, of_action
+from networks import QuantileNetwork, of_action
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         return of_action(network(observation), action).unsqueeze(0)
 
     name = "qr-cql" if options.conservative else "qr-dqn"
-    return train(name, task, options, update, policy=GreedyPolicy(network), critics=critics, report=report)
+    return train(name, task, options, update, policy=network, critics=critics, report=report)
 
 
 if __name__ == "__main__":

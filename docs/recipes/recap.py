@@ -30,6 +30,23 @@ from offline_losses import (
 REFRESH = 100  # updates between two looks at the whole data
 
 
+class GuidedFlow(SamplingPolicy):
+    """Carries noise, at time 0, to a good action, at time 1."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int, guidance: float, steps: int) -> None:
+        super().__init__(action_size)
+        self.velocity = ActionField(observation_size, action_size, hidden)
+        self.guidance, self.steps = guidance, steps
+
+    @torch.no_grad()
+    def forward(self, observation: Tensor, point: Tensor) -> Tensor:
+        for k in range(self.steps):
+            time = torch.full_like(point[..., 0], k / self.steps)
+            free, good = (self.velocity(observation, point, time, torch.full_like(time, c)) for c in (0.0, 1.0))
+            point = point + guided_field(free, good, guidance_scale=self.guidance) / self.steps
+        return point
+
+
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
     parser = arguments(__doc__)
     parser.add_argument("--fraction", type=float, default=0.3, help="share of the actions that are called good")
@@ -42,8 +59,9 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     data = task.data
 
     value = Value(task.observation_size, options.hidden).to(options.device)
-    velocity = ActionField(task.observation_size, task.action_size, options.hidden).to(options.device)
-    optimizer = Adam([*value.parameters(), *velocity.parameters()], options.lr, fused=True)
+    sizes = task.observation_size, task.action_size, options.hidden
+    policy = GuidedFlow(*sizes, options.guidance, options.flow_steps).to(options.device)
+    optimizer = Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
 
     @torch.no_grad()
     def judge() -> None:
@@ -69,23 +87,13 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         # 2. The flow imitates every action under its condition, which is left out now and then.
         noise, time = torch.randn_like(action), torch.rand_like(action[..., 0])
         condition = torch.where(torch.rand_like(time) < options.dropout, 0.0, batch["good"])
-        field = velocity(observation, flow_point(noise, action, time), time, condition)
+        field = policy.velocity(observation, flow_point(noise, action, time), time, condition)
         flow_loss = flow_matching_loss(field, noise, action)
 
         minimize(optimizer, value_loss + flow_loss)  # no parameter is in both terms: one step for the two
         return {"value_loss": value_loss, "flow_loss": flow_loss}
 
-    @torch.no_grad()
-    def act(observation: Tensor, point: Tensor) -> Tensor:
-        """Carries noise, at time 0, to a good action, at time 1."""
-        for k in range(options.flow_steps):
-            time = torch.full_like(point[..., 0], k / options.flow_steps)
-            free, good = (velocity(observation, point, time, torch.full_like(time, c)) for c in (0.0, 1.0))
-            point = point + guided_field(free, good, guidance_scale=options.guidance) / options.flow_steps
-        return point
-
-    deployed = SamplingPolicy(act, task.action_size, options.device)
-    return train("recap", task, options, update, policy=deployed, prepare=prepare, report=report)
+    return train("recap", task, options, update, policy=policy, prepare=prepare, report=report)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,24 @@
 """Dataset time: a Minari dataset made ready to learn from, once, in calls over the whole flat data.
 
-Observations are normalized, continuous actions lie in [-1, 1], and rewards are scaled so that the returns of the data
-span a fixed range: temperatures and penalty weights, which are in units of return, then mean the same on every dataset.
+Observations and actions become what networks take (`encoding.py`), and rewards are scaled so that the returns of the
+data span a fixed range: temperatures and penalty weights, which are in units of return, then mean the same on every
+dataset.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from embedded import load, open_dataset
-from gymnasium import spaces
+from encoding import Encoding, encoding_of
 from tensordict import TensorDict
 from torch import Tensor
 from truth import Act
 
-from offline_losses import (
-    ObservationStatistics,
-    episode_return,
-    normalize_observation,
-    observation_statistics,
-    reward_scale,
-)
+from offline_losses import ObservationStatistics, episode_return, reward_scale
 from offline_losses.adapters.tensordict import on_tensordict
 
 
@@ -50,17 +45,22 @@ class Remembering(Policy, Protocol):
 
 @dataclass
 class Deployed:
-    """A policy in the environment's units."""
+    """A policy in the environment's units.
 
-    task: Task
+    Attributes:
+        scale: of the rewards that a policy which remembers is told.
+    """
+
     policy: Policy
+    encoding: Encoding
+    scale: float
 
-    def __call__(self, observation: Tensor) -> Tensor:
-        return self.task.to_environment(self.policy.act(self.task.observe(observation)))
+    def __call__(self, observation: Any) -> Any:
+        return self.encoding.to_environment(self.policy.act(self.encoding.observe(observation)))
 
     def earned(self, reward: Tensor) -> None:
         if isinstance(self.policy, Remembering):
-            self.policy.earned(reward * self.task.scale)
+            self.policy.earned(reward * self.scale)
 
 
 @dataclass
@@ -72,7 +72,6 @@ class Task:
         probe: a few rows as they were recorded, on which Q is compared with the truth.
         returns: of the dataset's episodes, as recorded.
         scale: rewards in `data` are the recorded ones times this.
-        action_size: dimensions of an action, or the number of actions.
     """
 
     dataset: str
@@ -80,60 +79,55 @@ class Task:
     probe: TensorDict
     returns: Tensor
     scale: float
-    discrete: bool
-    observation_size: int
-    action_size: int
-    statistics: ObservationStatistics
-    bounds: tuple[Tensor, Tensor]
+    encoding: Encoding
 
-    def observe(self, observation: Tensor) -> Tensor:
-        return normalize_observation(observation.to(self.statistics.mean), *self.statistics)
+    @property
+    def discrete(self) -> bool:
+        return self.encoding.discrete
 
-    def from_environment(self, action: Tensor) -> Tensor:
-        low, high = self.bounds
-        return action if self.discrete else 2 * (action - low) / (high - low) - 1
+    @property
+    def observation_size(self) -> int:
+        return self.encoding.observation_size
 
-    def to_environment(self, action: Tensor) -> Tensor:
-        low, high = self.bounds
-        return action.cpu() if self.discrete else low + (action.cpu() + 1) / 2 * (high - low)
+    @property
+    def action_size(self) -> int:
+        """Dimensions of an action, or the number of actions."""
+        return self.encoding.action_size
 
     def deployed(self, policy: Policy) -> Act:
-        return Deployed(self, policy.begin() if isinstance(policy, Remembering) else policy)
+        return Deployed(policy.begin() if isinstance(policy, Remembering) else policy, self.encoding, self.scale)
 
 
 def load_task(options: argparse.Namespace, discrete_only: bool | None = None) -> Task:
     """The dataset of the options; with `discrete_only` given, refused unless its actions are of that kind."""
     torch.manual_seed(options.seed)
-    data, space = load(options.dataset), open_dataset(options.dataset).action_space
-    for step in (data, data["next"]):
-        if isinstance(step["observation"], TensorDict):  # dict and tuple observations, side by side
-            leaves = sorted(step["observation"].items(True, True), key=lambda leaf: str(leaf[0]))
-            step["observation"] = torch.cat([leaf.reshape(len(data), -1) for _, leaf in leaves], -1)
-    discrete = isinstance(space, spaces.Discrete)
-    if discrete_only is not None and discrete != discrete_only:
+    try:
+        data, source = load(options.dataset), open_dataset(options.dataset)
+        columns = data["observation"], data["action"]
+        encoding = encoding_of(source.observation_space, source.action_space, *columns)
+    except (FileNotFoundError, ImportError) as error:
+        raise SystemExit(str(error)) from error
+    except ValueError as error:
+        raise SystemExit(f"{options.dataset}: {error}") from error
+    if discrete_only is not None and encoding.discrete != discrete_only:
         raise SystemExit(
             f"{options.dataset} has discrete actions: take discrete_cql.py."
-            if discrete
+            if encoding.discrete
             else f"{options.dataset} has continuous actions: "
             "take cql.py, td3_bc.py, rebrac.py, fql.py, edac.py or sac.py."
         )
-    bounds = (0.0, 1.0) if discrete else (space.low, space.high)
     task = Task(
         dataset=options.dataset,
         data=data,
         probe=data[torch.randperm(len(data))[: options.probe]],
         returns=on_tensordict(episode_return)(data)[data["next", "done"]],
         scale=on_tensordict(reward_scale)(data, horizon=options.return_range).item(),
-        discrete=discrete,
-        observation_size=data["observation"].shape[-1],
-        action_size=int(space.n) if discrete else data["action"].shape[-1],
-        statistics=observation_statistics(data["observation"]),
-        bounds=(torch.as_tensor(bounds[0]), torch.as_tensor(bounds[1])),
+        encoding=encoding,
     )
     for step in (data, data["next"]):
-        step["observation"] = task.observe(step["observation"])
-    data["action"] = task.from_environment(data["action"])
+        step["observation"] = encoding.observe(step["observation"])
+    data["action"] = encoding.from_environment(data["action"])
     data["next", "reward"] = data["next", "reward"] * task.scale
     task.data = data.to(options.device)
-    task.statistics = ObservationStatistics(*(column.to(options.device) for column in task.statistics))
+    encoding.statistics = ObservationStatistics(*(column.to(options.device) for column in encoding.statistics))
     return task
