@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types format docs serve bench bench-peers clean
+.PHONY: demo test mutants lint types format docs serve bench bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on four datasets, print the table, draw the figures (some minutes)
@@ -13,6 +13,9 @@ demo: $(VENV)/.demo  ## train every family on four datasets, print the table, dr
 
 test: $(VENV)/.test  ## every test of the library
 	$(BIN)/python -m pytest --numprocesses auto
+
+mutants: $(VENV)/.test  ## which small faults the tests do not notice: make mutants ROOM=implicit (a minute for each room)
+	$(BIN)/python tests/mutants.py $(ROOM)
 
 lint: $(VENV)/.lint  ## style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,247 @@
+"""Which small faults of a room its tests do not notice: `python tests/mutants.py implicit flow`.
+
+A mutant is the module with one operator, number, name or statement changed. The room's identities and the contracts of
+its functions are collected once. Each mutant is then put into a fork of that process, where those tests run that reach
+the changed function, until one fails. (mutmut leaves decorated functions as they are, as all public ones here are, and
+cosmic-ray starts a process for each mutant, which takes longer than its tests.)
+
+`mutants.csv` keeps the counts by room. `equivalent_mutants.csv` lists the mutants that no test can notice, each with
+its reason; an entry that a test does notice, or that is no mutant any more, is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import importlib
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from types import FrameType, FunctionType
+from typing import Any, NamedTuple
+
+import pytest
+import strategies  # noqa: F401
+from hypothesis import Phase, settings
+from mutations import Mutant, mutants
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
+COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
+CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls")]
+COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_transforms.py", TESTS / "test_update.py"]
+MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
+"""Whose contracts stand for all where what all share is changed."""
+
+SEED = 0
+LIMIT = 20.0
+"""Seconds of processor time beyond thrice what the tests take, after which a mutant counts as noticed."""
+
+
+def in_a_fork(work: Callable[[], Any], limit: float) -> Any:
+    """What `work` returns in a copy of this process; None where that copy breaks or takes longer than the limit."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reads)
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            signal.setitimer(signal.ITIMER_PROF, limit)  # of this process, however busy the machine
+            signal.alarm(int(10 * limit))
+            with os.fdopen(writes, "wb") as pipe:
+                pickle.dump(work(), pipe)
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        result = pipe.read()
+    os.waitpid(child, 0)
+    return pickle.loads(result) if result else None
+
+
+class Tested(NamedTuple):
+    """What a test takes, the lines at which the module's functions begin that it reaches, and whether it passed."""
+
+    seconds: float
+    reached: set[int]
+    passed: bool
+
+
+class Run:
+    """A plugin of pytest that takes the place of its loop over the tests."""
+
+    def __init__(self, module: str, chosen: Callable[[list[Mutant]], list[Mutant]], functions: Container[str]) -> None:
+        self.module = importlib.import_module(module)
+        self.path = Path(str(self.module.__file__))
+        self.all = mutants(self.path)
+        self.mutants, self.functions = chosen(self.all), functions
+        self.found: list[tuple[Mutant, str | None]] = []
+        """Each mutant, and the test that notices it."""
+        self.failed = False
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Of the contracts over all functions, those over some."""
+
+        def concerns(item: pytest.Item) -> bool:
+            given = getattr(getattr(item, "callspec", None), "params", {})
+            rows = [getattr(given[name], "row", given[name]) for name in ("case", "row") if name in given]
+            return all(row.name in self.functions for row in rows)
+
+        items[:] = [item for item in items if concerns(item)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure."""
+        self.failed |= report.failed
+
+    def passes(self, item: pytest.Item, following: pytest.Item | None) -> bool:
+        """Run one test."""
+        self.failed = False
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+        return not self.failed
+
+    def watched(self, items: list[pytest.Item]) -> tuple[list[Tested], list[str]]:
+        """Run all tests on the module as it is; the modules that they load come with the result."""
+        tested = []
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            reached: set[int] = set()
+
+            def watch(frame: FrameType, event: str, _: Any, reached: set[int] = reached) -> None:
+                if event == "call" and frame.f_code.co_filename == str(self.path):
+                    reached.add(frame.f_code.co_firstlineno)
+
+            start = time.process_time()
+            sys.setprofile(watch)
+            passed = self.passes(item, following)
+            sys.setprofile(None)
+            tested.append(Tested(time.process_time() - start, reached, passed))
+        return tested, [name for name in sys.modules if name != "__main__"]
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """All mutants, one after the other."""
+        items = session.items
+        tested, modules = in_a_fork(lambda: self.watched(items), 3600)
+        wrong = [item.nodeid for item, test in zip(items, tested, strict=True) if not test.passed]
+        if wrong:
+            raise pytest.UsageError(f"fail without any mutant: {wrong}")
+        for name in modules:  # once, and not in each fork
+            with suppress(Exception):
+                importlib.import_module(name)
+        functions = [function for function in gc.get_objects() if type(function) is FunctionType]
+        functions = [function for function in functions if function.__code__.co_filename == str(self.path)]
+        kills: Counter[int] = Counter()
+        for mutant in self.mutants:
+            tests = [index for index, test in enumerate(tested) if not test.reached.isdisjoint(mutant.lines)]
+            tests.sort(key=lambda index: (-kills[index], tested[index].seconds))
+
+            def first_failure(mutant: Mutant = mutant, tests: list[int] = tests) -> int:
+                mutant.apply(self.module, functions)
+                return next((index for index in tests if not self.passes(items[index], None)), -1)
+
+            index = in_a_fork(first_failure, LIMIT + 3 * sum(tested[index].seconds for index in tests))
+            if index is not None and index >= 0:
+                kills[index] += 1
+            test = None if index == -1 else "none: it broke or took too long" if index is None else items[index].name
+            self.found.append((mutant, test))
+            if test is None:
+                print(f"{self.path.name}:{mutant.line} {mutant.function}: {mutant.text}", flush=True)
+        return True
+
+
+def tried(
+    module: str,
+    tests: Iterable[Path],
+    *options: str,
+    chosen: Callable[[list[Mutant]], list[Mutant]] = list,
+    functions: Container[str] = (),
+) -> Run | None:
+    """Run the chosen mutants of a module against some tests; None where these fail without any."""
+    run = Run(module, chosen, functions)
+    quiet = ["-p", "no:cacheprovider", "-p", "no:terminal"]
+    return run if pytest.main([*quiet, *options, *map(str, tests)], plugins=[run]) == 0 else None
+
+
+def own_tests(room: str) -> tuple[list[Path], set[str]]:
+    """The tests of one room, and the functions whose contracts are among them."""
+    match room.split("/"):
+        case ["adapters", _]:
+            return sorted((TESTS / "adapters").glob("test_*.py")), set()
+        case ["_compile", _]:
+            return [*COMPILED, *CONTRACTS], MAIN
+        case ["_core", _]:
+            return [*sorted((TESTS / "rooms").glob("test_re*.py")), *CONTRACTS], MAIN
+    module = importlib.import_module(f"offline_losses.{room}")
+    names = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    return [TESTS / "rooms" / f"test_{room}.py", *CONTRACTS], names
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(room: str, sample: int | None, only: str | None) -> bool:
+    """Run one room, print its survivors, keep its counts; whether all is as it should be."""
+
+    def chosen(every: list[Mutant]) -> list[Mutant]:
+        every = [mutant for mutant in every if only in (None, mutant.function)]
+        return every if sample is None or sample >= len(every) else random.Random(SEED).sample(every, sample)
+
+    settings.register_profile("mutants", settings.get_profile("fast"), phases=[Phase.explicit, Phase.generate])
+    settings.load_profile("mutants")  # a failure is enough, it need not be the smallest
+    files, functions = own_tests(room)
+    run = tried(f"offline_losses.{room.replace('/', '.')}", files, chosen=chosen, functions=functions)
+    if run is None:
+        return False
+    reasons = {(row["function"], row["mutant"]): row["reason"] for row in listed(EQUIVALENT) if row["room"] == room}
+    known = [(mutant, test) for mutant, test in run.found if (mutant.function, mutant.text) in reasons]
+    survived = sum(test is None for _, test in run.found)
+    equivalent = sum(test is None for _, test in known)
+    wrong = [mutant for mutant, test in known if test is not None]
+    for mutant in wrong:
+        print(f"{EQUIVALENT.name}: a test notices {mutant.function}: {mutant.text}")
+    counts = [len(run.all), len(run.found), len(run.found) - survived, equivalent, survived - equivalent]
+    print(room, *(f"{name} {count}" for name, count in zip(COUNTS[3:], counts, strict=True)), sep=", ")
+    if only is None:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        row = dict(zip(COUNTS, [room, date.today().isoformat(), commit.strip(), *map(str, counts)], strict=True))
+        rows = sorted([*(old for old in listed(REPORT) if old["room"] != room), row], key=lambda row: row["room"])
+        with REPORT.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COUNTS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return not wrong
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Test the tests of one room, or of several.")
+    parser.add_argument("rooms", nargs="*", help="implicit, adapters/minari; all that the report has, if none is named")
+    parser.add_argument("--sample", type=int, help="so many mutants of each, always the same ones")
+    parser.add_argument("--function", help="those of one function, without an entry in the report")
+    options = parser.parse_args()
+    sys.path[:0] = [str(ROOT), str(TESTS)]
+    if len(options.rooms) == 1:
+        sys.exit(not report(options.rooms[0], options.sample, options.function))
+    rooms = dict.fromkeys(options.rooms, options.sample) or {
+        row["room"]: None if row["tried"] == row["mutants"] else int(row["tried"]) for row in listed(REPORT)
+    }
+    command = [sys.executable, __file__]
+    codes = [
+        subprocess.run([*command, room, *(["--sample", str(sample)] if sample else [])]).returncode
+        for room, sample in rooms.items()
+    ]
+    sys.exit(any(codes))
