@@ -189,7 +189,7 @@ def test_polyak_update_refuses_what_does_not_fit() -> None:
         offline_losses.polyak_update_(one, two)
     with pytest.raises(ValueError, match="polyak_update_: polyak: expected a number in"):
         offline_losses.polyak_update_(one, one, polyak=1.5)
-    for nothing in (3, torch.zeros(2), [1.0]):
+    for nothing in (3, torch.zeros(2), [1.0], [torch.zeros(2), 1.0]):
         with pytest.raises(
             TypeError, match=r"polyak_update_: target: expected a torch\.nn\.Module or a list of tensors"
         ):

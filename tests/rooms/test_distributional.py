@@ -540,6 +540,9 @@ def test_levels_by_default_and_for_all(data: st.DataObject) -> None:
     close(quantile_huber_loss(x, y, quantile=own, reduction="none"), torch.stack(each))
     expected = ORACLES["quantile_huber_loss"](x.numpy(), y.numpy(), quantile=own.numpy())
     close(quantile_huber_loss(x, y, quantile=own, reduction="none"), expected)
+    mask = torch.tensor([True, False, True])
+    unknown = torch.where(mask.unsqueeze(-1), own, torch.nan)
+    close(quantile_huber_loss(x, y, quantile=unknown, mask=mask), quantile_huber_loss(x, y, quantile=own, mask=mask))
 
 
 @given(data=st.data())

@@ -208,10 +208,21 @@ def test_a_copy_in_16_bits_says_that_it_stands_still(dtype: torch.dtype) -> None
     with pytest.warns(UserWarning, match=r"polyak_update_: target: .+copy\.deepcopy\(online\)\.float\(\)") as said:
         polyak_update_(target, online, polyak=0.005)
     assert said[0].filename == __file__
+    enough = 50 * torch.finfo(dtype).eps  # a step is then half a unit of what is a hundredth away
+    with pytest.warns(UserWarning, match="stops far from online"):
+        polyak_update_(target, online, polyak=0.999 * enough)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for polyak in (0.0, 1.0):
+        for polyak in (0.0, enough, 1.0):
             polyak_update_(target, online, polyak=polyak)
+
+
+def test_a_copy_in_floats_of_what_is_counted() -> None:
+    """Whether a tensor is averaged or copied is a matter of the copy's dtype."""
+    average, copied = torch.zeros(2), torch.zeros(2, dtype=torch.long)
+    polyak_update_([average, copied], [torch.ones(2, dtype=torch.long), torch.ones(2)], polyak=0.25)
+    assert average.tolist() == [0.25, 0.25]
+    assert copied.tolist() == [1, 1]
 
 
 # A few of the critics.
