@@ -158,6 +158,11 @@ def test_the_bonus_is_bounded_on_both_sides() -> None:
     (slope,) = gradients(lambda x: munchausen_reward(torch.zeros(4), x, temperature=0.1, bonus_weight=0.5), log_prob)
     close(slope, torch.tensor([0.0, 0.0, 0.05, 0.0]), 1e-6)
     assert munchausen_reward(torch.zeros(4), log_prob, temperature=0.0)[0] == 0
+    bounds = torch.tensor([-1.0, 0.0])  # they are not beyond themselves
+    (slope,) = gradients(
+        lambda x: munchausen_reward(torch.zeros(2), x, temperature=0.5, bonus_weight=0.5, min_bonus=-0.5), bounds
+    )
+    close(slope, torch.tensor([0.25, 0.25]))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])

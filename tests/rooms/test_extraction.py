@@ -113,6 +113,10 @@ def test_the_dual_in_a_state_without_samples_and_at_temperatures_beyond_the_floa
         (slope,) = gradients(lambda x: mpo_temperature_loss(x, q), torch.tensor(far))
         assert not slope.isnan()
         assert not mpo_temperature_loss(torch.tensor(far), q).isnan()
+    largest = math.log(torch.finfo(torch.float64).max)
+    for far, meant in ((largest - 1.5, largest - 1.5), (largest + 1.5, largest - 1)):
+        log_t = torch.tensor(far, dtype=torch.float64)
+        close(mpo_temperature_loss(log_t, torch.ones(1, 1).double()) / math.exp(meant), 0.1)
 
 
 def test_the_default_bound() -> None:

@@ -106,6 +106,16 @@ def test_agreeing_members_are_certain_and_their_slopes_finite(data: st.DataObjec
     assert all(each.isfinite().all() for each in derivatives(lambda x: uncertainty_penalized_reward(value, x), zero))
 
 
+def test_members_agree_exactly_though_their_mean_is_rounded() -> None:
+    """Three times 0.1, of which the third part is more than 0.1: no deviation, and none of its slope."""
+    q = torch.full((3, 1), 0.1, dtype=torch.float64)
+    assert q.mean(0) != q[0]
+    deviation = uncertainty_penalized_reward(torch.zeros(1).double(), q[..., None], uncertainty="ensemble_std")
+    assert deviation == 0
+    (slope,) = gradients(ensemble_lower_bound, q)
+    close(slope, 1 / 3, 1e-12)
+
+
 @pytest.mark.parametrize("size", [1e-25, 1e20])
 def test_no_square_leaves_the_range_of_floats(size: float) -> None:
     """Spreads of float32 numbers whose squares are zero or infinite."""
@@ -114,6 +124,8 @@ def test_no_square_leaves_the_range_of_floats(size: float) -> None:
     for meaning, u in zip(MEANINGS, (3.0, 2.0, 1.0), strict=True):
         reward = uncertainty_penalized_reward(torch.zeros(1), q[..., None], uncertainty=meaning)
         close(reward / size, torch.tensor([-u]), 1e-6)
+    (slope,) = gradients(ensemble_lower_bound, q)
+    close(slope, torch.tensor([[1.0], [0.0]]), 1e-6)
 
 
 @pytest.mark.parametrize("low", [-torch.inf, torch.inf])
@@ -139,6 +151,7 @@ def test_parallel_slopes_count_the_critics_and_orthogonal_ones_nothing(data: st.
     direction = data.draw(tensors((*batch, 4), 0.5, 2.0))
     lengths = data.draw(tensors((e, *batch, 1), 0.5, 3.0))
     close(diversity_penalty(lengths * direction, reduction="none"), float(e))
+    close(diversity_penalty(lengths, reduction="none"), float(e))  # one dimension
     axes = torch.eye(4, dtype=torch.float64)[:e]
     close(diversity_penalty(lengths * axes.view(e, *[1] * len(batch), 4), reduction="none"), 0.0)
     close(diversity_penalty(torch.stack([direction, -direction])), -2.0)
