@@ -12,7 +12,7 @@ demo: $(VENV)/.demo  ## train every family on four datasets, print the table, dr
 	$(BIN)/python docs/recipes/demo.py
 
 test: $(VENV)/.test  ## every test of the library
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 mutants: $(VENV)/.test  ## which small faults the tests do not notice: make mutants ROOM=implicit (a minute for each room)
 	$(BIN)/python tests/mutants.py $(ROOM)

@@ -26,9 +26,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.compile_all = True
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out one more of a kind."""
+    """Leave out one more of a kind, and keep on one worker what shares something that takes long to make."""
     if not config.getoption("--compile-all"):
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+        if shared := made_for(item):
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def made_for(item: pytest.Item) -> str:
+    """What a test needs made: the site, or the compiled graphs of a function."""
+    if item.path.name == "test_site.py":
+        return "site"
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    row = getattr(parameters.get("case"), "row", None) or parameters.get("row")
+    return getattr(row, "name", "")

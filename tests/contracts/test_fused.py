@@ -33,7 +33,7 @@ NAN = float("nan")
 BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 HALF_AND_DOUBLE = [torch.bfloat16, torch.float64]
 thorough = pytest.mark.thorough
-FIRST = {row.function.__module__: row.name for row in reversed(LEDGER)}.values()
+FIRST = set({row.function.__module__: row.name for row in reversed(LEDGER)}.values())
 each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
 
 
@@ -374,9 +374,12 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
 @each_function
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_large_inputs(case: Case) -> None:
-    """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values."""
+    """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values.
+
+    The first function of each room meets several sizes.
+    """
     function = fused_twin(case)
-    for batch in (2**15, 50_001, 70_000):
+    for batch in (2**15, 50_001, 70_000) if case.row.name in FIRST else (2**15 + 1,):
         inputs = case.build((batch,), dtype=torch.float32, seed=batch)
         eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
         for one, other in zip(actual, eager, strict=True):

@@ -92,7 +92,7 @@ FULLEST = list({case.row.name: case for case in CASES}.values())
 
 
 @pytest.mark.parametrize("case", FULLEST, ids=str)
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_compiled_as_one_graph_equals_eager(case: Case, backend: str, request: pytest.FixtureRequest) -> None:
     """No graph break, and no value of a knob or a batch size grows stale: compiled equals eager over a schedule."""
     every = request.config.getoption("--compile-all")
