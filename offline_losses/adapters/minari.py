@@ -10,9 +10,7 @@ from typing import Any
 
 try:
     import minari
-    import numpy as np
     import torch
-    from gymnasium import spaces
     from tensordict import TensorDict
 except ImportError as _error:
     raise ImportError(
@@ -22,6 +20,7 @@ except ImportError as _error:
 from offline_losses.adapters import flat_cache
 from offline_losses.adapters.columns import flat_columns
 from offline_losses.adapters.episodes import UNREADABLE
+from offline_losses.adapters.replay import distance, recorded_environment
 
 
 def load_minari(
@@ -91,21 +90,18 @@ def replay_error(dataset: str | minari.MinariDataset, *, episodes: int = 1, step
         steps: number of steps to replay of each.
 
     Returns:
-        max |replayed - recorded| over the first observation and those after each step; infinite where the environment
-        ends an episode earlier than the recording does.
+        max |replayed - recorded|, in float64, over the first observation and those after each step; infinite where the
+        environment ends an episode earlier than the recording does, and where one of the two is NaN, has another shape,
+        or is a text that differs.
 
     Raises:
         ValueError: the dataset records no environment, or no seed for an episode.
+        ImportError: the environment's package is missing.
     """
     source = open_dataset(dataset)
-    if source.env_spec is None:
-        raise ValueError(
-            f"replay_error: dataset {source.id!r}: expected a recorded environment, got env_spec=None. "
-            "Compare the dataset's action space with your environment's by hand."
-        )
     chosen = [int(index) for index in source.episode_indices[:episodes]]
     worst = 0.0
-    environment = source.recover_environment()
+    environment = recorded_environment(source, caller="replay_error")
     try:
         for record, episode in zip(
             source.storage.get_episode_metadata(chosen), source.iterate_episodes(chosen), strict=True
@@ -117,9 +113,8 @@ def replay_error(dataset: str | minari.MinariDataset, *, episodes: int = 1, step
                 )
             observation, _ = environment.reset(seed=int(record["seed"]), options=record.get("options"))
             for step in range(min(steps, len(episode)) + 1):
-                recorded = spaces.flatten(source.observation_space, _row(episode.observations, step))
-                replayed = spaces.flatten(source.observation_space, observation)
-                worst = max(worst, float(np.max(np.abs(np.asarray(replayed) - np.asarray(recorded)))))
+                recorded = _row(episode.observations, step)
+                worst = max(worst, distance(source.observation_space, observation, recorded))
                 if step == min(steps, len(episode)):
                     break
                 observation, _, terminated, truncated, _ = environment.step(_row(episode.actions, step))
