@@ -9,7 +9,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -46,8 +48,16 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--hidden", type=int, default=64, help="width of the two hidden layers")
     add("--discount", type=float, default=0.99)
     add("--return-range", type=float, default=100.0, help="rewards are scaled so that the data's returns span this")
+    add("--raw-rewards", action="store_true", help="leave them as recorded, whatever --return-range says")
     add("--evaluations", type=int, default=10, help="points of the learning curve")
+    add(
+        "--checkpoints",
+        type=int,
+        default=5,
+        help="last points of the curve whose mean is shown too",
+    )
     add("--episodes", type=int, default=100, help="episodes of the last evaluation")
+    add("--evaluation-seed", type=int, help="of its first episode; if not given, 10 000 more than --seed")
     add("--probe", type=int, default=256, help="rows of the data on which Q is compared with the truth")
     add("--seed", type=int, default=0)
     add("--device", default="cpu")
@@ -86,6 +96,10 @@ def train(
     """
     data, generator = task.data, torch.Generator(options.device).manual_seed(options.seed)
     every, curve_episodes = max(1, options.steps // options.evaluations), min(options.episodes, CURVE_EPISODES)
+    try:  # an environment that is missing shows before the training, not after it
+        start_return(task.dataset, task.deployed(deepcopy(policy)), 1, 0)
+    except (ImportError, ValueError) as error:
+        raise SystemExit(str(error)) from error
     if options.compile:
         update = compile_update(update)
     history: list[Row] = []
@@ -109,8 +123,10 @@ def train(
                 losses, summed = {}, 0
             shown(step, row)
 
-    test = start_return(task.dataset, task.deployed(policy), options.episodes, TEST_SEED + options.seed)
+    seed = TEST_SEED + options.seed if options.evaluation_seed is None else options.evaluation_seed
+    test = start_return(task.dataset, task.deployed(policy), options.episodes, seed)
     result: Result = {"recipe": name, "dataset": task.dataset, "return": test[0], "return_standard_error": test[1]}
+    result["return_of_checkpoints"] = fmean(row["return"] for row in history[-options.checkpoints :])
     result |= {"dataset_mean": task.returns.mean().item(), "dataset_best": task.returns.max().item()}
     if task.dataset.startswith(SEPSIS) and isinstance(policy, CategoricalPolicy):
         result["return_sampled"] = sampled_survival(
@@ -154,6 +170,8 @@ def _certain(policy: Policy) -> Follow:
 def _show(result: Result) -> None:
     table = Table("", "", title=f"{result['recipe']} on {result['dataset']}", show_header=False)
     table.add_row("return", f"{result['return']:.4g} ± {result['return_standard_error']:.2g}")
+    last = min(result["options"]["checkpoints"], len(result["history"]))
+    table.add_row(f"mean of the last checkpoints ({last})", f"{result['return_of_checkpoints']:.4g}")
     if "return_sampled" in result:
         table.add_row("return, actions sampled", f"{result['return_sampled']:.4g}")
     table.add_row("dataset, mean and best", f"{result['dataset_mean']:.4g}, {result['dataset_best']:.4g}")

@@ -35,6 +35,7 @@ from tensordict import TensorDict
 
 from offline_losses.adapters.minari import load_minari
 from offline_losses.adapters.minari import open_dataset as open_local
+from offline_losses.adapters.replay import recorded_environment
 
 Controller = Callable[[np.ndarray], Any]
 Quality = tuple[int, Callable[[np.random.Generator], Controller]]  # number of episodes, a controller for each
@@ -62,30 +63,42 @@ def load(dataset_id: str) -> TensorDict:
 
 
 def evaluate(
-    dataset_id: str, act: Callable[[torch.Tensor], torch.Tensor], episodes: int = 20, seed: int = 0
+    dataset_id: str, act: Callable[[Any], Any], episodes: int = 20, seed: int = 0
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Returns of `episodes` episodes of a policy in the dataset's own environment, all of them side by side.
 
-    `act` maps observations [episodes, D], float32, to actions in the environment's units; if it has a method `earned`,
-    that is told the rewards [episodes] of each step. Episode i is reset with seed + i. The clinical world needs no
+    `act` maps observations [episodes, ...] to actions in the environment's units, both tensors (float32 where they are
+    floats), or dicts and tuples of them as the spaces are; if it has a method `earned`, that is told the rewards
+    [episodes] of each step. Episode i is reset with seed + i. The clinical world needs no
     sampling: ask `IcuSepsis().survival(probabilities)`.
     """
     dataset = open_dataset(dataset_id)
     if dataset.env_spec is None:
         raise ValueError(f"evaluate: {dataset_id!r} has no environment. Use IcuSepsis().survival for the clinical one.")
-    worlds = SyncVectorEnv([partial(dataset.recover_environment, eval_env=True)] * episodes)
+    worlds = SyncVectorEnv([partial(recorded_environment, dataset, caller="evaluate", evaluation=True)] * episodes)
     observation, _ = worlds.reset(seed=seed)
     returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
     while running.any():
         with torch.no_grad():
-            action = act(torch.as_tensor(observation, dtype=torch.float32))
-        observation, reward, terminated, truncated, _ = worlds.step(action.cpu().numpy())
+            action = act(_each(_tensor, observation))
+        observation, reward, terminated, truncated, _ = worlds.step(_each(lambda x: x.cpu().numpy(), action))
         if hasattr(act, "earned"):
             act.earned(torch.as_tensor(reward, dtype=torch.float32))
         returns[running] += reward[running]
         running &= ~(terminated | truncated)
     worlds.close()
     return returns
+
+
+def _each(convert: Callable[[Any], Any], rows: Any) -> Any:
+    """Rows as they are nested, each array converted."""
+    if isinstance(rows, dict):
+        return {key: _each(convert, part) for key, part in rows.items()}
+    return tuple(_each(convert, part) for part in rows) if isinstance(rows, tuple) else convert(rows)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(array, dtype=torch.float32 if array.dtype.kind == "f" else None)
 
 
 def build_pendulum(scale: float = 1.0, seed: int = 0) -> minari.MinariDataset:

@@ -7,6 +7,7 @@ either continuous, and then one vector in [-1, 1], or a choice, and then the num
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ class Encoding:
 
     Attributes:
         statistics: mean and deviation of the vectors of observations; 0 and 1 - ε where a number is no measurement.
-        bounds: of the vectors of continuous actions, `[2, A]`: the box's, or where it has none the data's.
+        bounds: of the vectors of continuous actions, `[2, A]`: the box's, or where it has none the data's own range.
     """
 
     observation_space: spaces.Space[Any]
@@ -205,5 +206,12 @@ def _bounds(space: spaces.Space[Any], action: Any) -> Tensor:
         torch.cat([torch.as_tensor(np.asarray(getattr(leaf, end), np.float32)).ravel() for leaf in leaves(space)])
         for end in ("low", "high")
     )
-    low = torch.where(low > -BOUNDLESS, low, rows.amin(0))
-    return torch.stack([low, torch.where(high < BOUNDLESS, high, rows.amax(0))])
+    missing = (low <= -BOUNDLESS) | (high >= BOUNDLESS)
+    if missing.any():
+        warnings.warn(
+            f"{space} leaves {int(missing.sum())} of {len(missing)} dimensions of an action without a bound: "
+            "the policy keeps to the range of the data's actions there.",
+            stacklevel=3,
+        )
+    low, high = torch.where(low <= -BOUNDLESS, rows.amin(0), low), torch.where(high >= BOUNDLESS, rows.amax(0), high)
+    return torch.stack([low, high])

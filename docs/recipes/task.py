@@ -121,7 +121,7 @@ def load_task(options: argparse.Namespace, discrete_only: bool | None = None) ->
         data=data,
         probe=data[torch.randperm(len(data))[: options.probe]],
         returns=on_tensordict(episode_return)(data)[data["next", "done"]],
-        scale=on_tensordict(reward_scale)(data, horizon=options.return_range).item(),
+        scale=1.0 if options.raw_rewards else on_tensordict(reward_scale)(data, horizon=options.return_range).item(),
         encoding=encoding,
     )
     for step in (data, data["next"]):
