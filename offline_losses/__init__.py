@@ -81,6 +81,7 @@ from offline_losses.policy import (
     td3_bc_loss,
     temperature_loss,
 )
+from offline_losses.projection import LinearLogProb, linear_cql_penalty, linear_log_prob, linear_nll_loss
 from offline_losses.reachability import (
     QuasimetricLosses,
     contrastive_loss,
@@ -129,6 +130,7 @@ __all__ = [
     "GoalReward",
     "HierarchicalAdvantages",
     "Interval",
+    "LinearLogProb",
     "NormalizedAdvantage",
     "ObservationStatistics",
     "QuasimetricLosses",
@@ -198,6 +200,9 @@ __all__ = [
     "interquartile_mean",
     "ips_value",
     "lambda_return",
+    "linear_cql_penalty",
+    "linear_log_prob",
+    "linear_nll_loss",
     "linear_recurrence",
     "mcq_loss",
     "mmd_penalty",

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 import offline_losses
 
-SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4, "U": 2}
+SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4, "U": 2, "V": 6}
 BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2}
 CRITICS = 2
 
@@ -85,7 +85,12 @@ class Rows:
     batched: bool = True
 
 
-Argument: TypeAlias = Values | Flags | Knob | Option | Count | Index | Rows
+@dataclass(frozen=True)
+class Processes:
+    """A group of processes, which the contracts never give; a room's tests start some."""
+
+
+Argument: TypeAlias = Values | Flags | Knob | Option | Count | Index | Rows | Processes
 
 _LEVEL = Knob(0.8, (0.0, 1.0, -0.5, float("nan")), (0.1, 0.3, 0.5, 0.7, 0.9))
 _POSITIVE = Knob(0.7, (0.0, -1.0, float("nan")), (0.2, 0.5, 1.0, 2.0, 5.0))
@@ -111,6 +116,8 @@ class Row:
     together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
     tail_axes: str = ""  # axes after the batch that a mask or weight has too
     constant: bool = False  # piecewise: no result has a derivative
+    once: bool = False  # differentiable, and says that it is so only once
+    as_it_is: bool = False  # fused too: products of matrices, a tile at a time
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -193,6 +200,8 @@ class Case:
         sizes: Mapping[str, int],
         flagged: float,
     ) -> Any:
+        if isinstance(argument, Processes):
+            return None
         if isinstance(argument, (Knob, Option, Count)):
             return argument.value
         if isinstance(argument, Index):
@@ -259,6 +268,16 @@ _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=Fal
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
 _SUPPORT = Values("K", batched=False, made=lambda x: (0.5 + x.abs() / 4).cumsum(-1) - 3)
 _FRACTION = Values(low=0.1, high=0.9)
+_PROJECTED = {
+    "hidden": Values("D"),
+    "head": Values("VD", batched=False),
+    "action": Rows(0, 6),
+    "bias": Values("V", batched=False, optional=True),
+    "temperature": _POSITIVE,
+    "chunk": Count(4),
+    "group": Processes(),
+}
+_BY_TILES = {"once": True, "as_it_is": True}
 _LOGITS = {"q": Values("N", critics="case"), "log_density": Values("N", optional=True), "temperature": _POSITIVE}
 
 LEDGER = [
@@ -623,6 +642,9 @@ LEDGER = [
     ),
     Row("calibrated_value", {"q_candidates": Values("N", critics="case"), "reference_value": Values()}),
     Row("nll_loss", {"log_prob": Values()}),
+    Row("linear_log_prob", _PROJECTED, sums=True, **_BY_TILES),
+    Row("linear_cql_penalty", _PROJECTED, **_BY_TILES),
+    Row("linear_nll_loss", _PROJECTED, **_BY_TILES),
     Row("gaussian_log_prob", {"mean": Values("A"), "log_std": Values("A", high=1.0), "action": Values("A")}, sums=True),
     Row(
         "uniform_log_density",

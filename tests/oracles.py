@@ -1000,6 +1000,44 @@ def nll_loss(log_prob: ArrayLike) -> Array:
     return -_real(log_prob)
 
 
+def linear_log_prob(
+    hidden: ArrayLike,
+    head: ArrayLike,
+    action: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    temperature: float = 1.0,
+    chunk: int = 1,
+    group: None = None,
+) -> tuple[Array, Array]:
+    """The softmax policy of a linear layer, logit by logit."""
+    hidden, head, action = _real(hidden), _real(head), np.asarray(action)
+    added = np.zeros(len(head)) if bias is None else _real(bias)
+    log_prob, log_normalizer = np.empty(action.shape), np.empty(action.shape)
+    for i in np.ndindex(action.shape):
+        logits = [
+            (math.fsum(w * h for w, h in zip(row, hidden[i], strict=True)) + b) / temperature
+            for row, b in zip(head, added, strict=True)
+        ]
+        log_normalizer[i] = logsumexp(logits)
+        log_prob[i] = logits[action[i]] - log_normalizer[i]
+    return log_prob, log_normalizer
+
+
+def linear_cql_penalty(
+    hidden: ArrayLike, head: ArrayLike, action: ArrayLike, *, temperature: float = 1.0, **options: Any
+) -> Array:
+    """Kumar et al. 2020 (2006.04779), eq. 4, over the values of all actions."""
+    q = _real(hidden) @ _real(head).T + _real(0.0 if options.get("bias") is None else options["bias"])
+    q_data = np.take_along_axis(q, np.asarray(action)[..., None], -1)[..., 0]
+    return cql_logsumexp_penalty(q, q_data, temperature=temperature)
+
+
+def linear_nll_loss(hidden: ArrayLike, head: ArrayLike, action: ArrayLike, **options: Any) -> Array:
+    """Maximum likelihood of the same policy."""
+    return -linear_log_prob(hidden, head, action, **options)[0]
+
+
 def gaussian_log_prob(mean: ArrayLike, log_std: ArrayLike, action: ArrayLike) -> Array:
     """Williams 1992, section 6: independent normals, summed over the action's dimensions."""
     mean, action = _real(mean), _real(action)
@@ -2284,6 +2322,9 @@ ORACLES: dict[str, Callable[..., Any]] = {
         cql_lagrange_losses,
         calibrated_value,
         nll_loss,
+        linear_log_prob,
+        linear_cql_penalty,
+        linear_nll_loss,
         gaussian_log_prob,
         tanh_gaussian_log_prob,
         td3_bc_loss,

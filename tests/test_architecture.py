@@ -28,6 +28,7 @@ TIERS = {
     "uncertainty": 1,
     "importance": 1,
     "intervals": 1,
+    "projection": 1,
     "returns": 2,
     "per_decision": 2,
     "bandit": 2,

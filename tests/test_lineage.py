@@ -146,6 +146,7 @@ def names(page: str, section: str) -> dict[str, Any]:
             **{"log_m": torch.tensor(0.3), "m": torch.tensor(1.3), "first": torch.rand(E, B), "y": torch.rand(B)},
             **{"second": torch.rand(E, B), "n": torch.arange(B), "k": torch.arange(B)},
         },
+        "projection": {"h": drawn(B, 4), "W": drawn(N, 4), "a": torch.arange(B) % N, "w": torch.rand(B)},
         "sequence": {
             **{"lp": drawn(B, 4), "mask": torch.rand(B, 4) < 0.7},
             **{"a": drawn(B, 4, A), "y": drawn(B, 4, A)},
@@ -423,6 +424,14 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
         functional.mse_loss(x.u, x.a) + x.beta * vae_divergence(x).mean()
     ),
     "spot_penalty: spot_penalty(log_weight)": lambda x: -(x.log_weight.logsumexp(-1) - math.log(N)).mean(),
+    # projection
+    "linear_log_prob: -linear_log_prob(h, W, a).log_prob": lambda x: functional.cross_entropy(
+        x.h @ x.W.T, x.a, reduction="none"
+    ),
+    "linear_cql_penalty: linear_cql_penalty(h, W, a, temperature=T) / T": lambda x: functional.cross_entropy(
+        x.h @ x.W.T / x.T, x.a
+    ),
+    "linear_nll_loss: linear_nll_loss(h, W, a, mask=a != -100)": lambda x: functional.cross_entropy(x.h @ x.W.T, x.a),
     # distance
     'mmd_penalty: (mmd_penalty(x, y, bandwidth=s ** 0.5, reduction="none") + 1e-6).sqrt()': lambda x: bear(
         x, lambda d: d.pow(2)

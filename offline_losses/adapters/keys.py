@@ -43,6 +43,7 @@ KEYS = MappingProxyType(
         "behavior_log_prob": Entry("action_log_prob"),
         "prediction": Entry(None),
         "logits": Entry(None, scalar=False),
+        "hidden": Entry(None, scalar=False),
         "probability": Entry(None, scalar=False),
         "atoms": Entry(None, scalar=False),
         "support": Entry(None, scalar=False),

@@ -25,10 +25,14 @@ _AS_THEY_ARE = (
     offline_losses.bootstrap_interval,
     offline_losses.check_ends,
     offline_losses.compile_update,
+    offline_losses.linear_cql_penalty,
+    offline_losses.linear_log_prob,
+    offline_losses.linear_nll_loss,
     offline_losses.polyak_update_,
     offline_losses.stratified_bootstrap_interval,
 )
-"""What looks at values has no graph, and what works on modules is compiled with its surroundings, by one of these."""
+"""What looks at values has no graph, what works on modules is compiled with its surroundings, by one of these, and a
+projection's time goes into products of matrices, which generated code would only call."""
 
 for _name in offline_losses.__all__:
     _function = getattr(offline_losses, _name)

@@ -34,7 +34,7 @@ BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 HALF_AND_DOUBLE = [torch.bfloat16, torch.float64]
 thorough = pytest.mark.thorough
 FIRST = set({row.function.__module__: row.name for row in reversed(LEDGER)}.values())
-each_function = pytest.mark.parametrize("case", FULLEST, ids=str)
+each_function = pytest.mark.parametrize("case", [case for case in FULLEST if not case.row.as_it_is], ids=str)
 
 
 LEFT_TO_EAGER = {
@@ -105,9 +105,9 @@ def _compiles() -> None:
 
 @pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.name)
 def test_every_function_has_a_twin(row: Row) -> None:
-    """Another object with the same name, signature and documentation."""
+    """Another object with the same name, signature and documentation, unless the function is as fast as it gets."""
     one, other = row.function, getattr(fused, row.name)
-    assert one is not other
+    assert (one is other) == row.as_it_is
     assert inspect.signature(one) == inspect.signature(other)
     assert (one.__name__, one.__doc__) == (other.__name__, other.__doc__)
     assert row.name in fused.__all__

@@ -61,7 +61,7 @@ def test_gradcheck_and_gradgradcheck(case: Case) -> None:
     if names:
         values = [inner[name] for name in names]
         assert torch.autograd.gradcheck(function, values)
-        assert torch.autograd.gradgradcheck(function, values)
+        assert case.row.once or torch.autograd.gradgradcheck(function, values)
 
 
 def check_lagrange(inputs: dict[str, Any]) -> None:
