@@ -7,22 +7,24 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from offline_losses.adapters.entries import Choice
+from offline_losses.adapters.memory import Columns
 
 if TYPE_CHECKING:
     import minari
 
-Columns = dict[tuple[str, ...], np.ndarray[Any, np.dtype[Any]]]
-
-_VERSION = b"offline_losses flat columns 1"  # raise it when the meaning of a column changes
+_VERSION = b"offline_losses flat columns 2"  # raise it when the meaning of a column changes
 _KEYS = "keys"
 
 
-def digest(dataset: minari.MinariDataset) -> str:
+def digest(dataset: minari.MinariDataset, choice: Choice) -> str:
     """Digest of everything that the columns depend on: the files' content and the choice of episodes."""
     state = hashlib.blake2b(_VERSION, digest_size=16)
+    state.update(repr(choice).encode())
     state.update(np.asarray(dataset.episode_indices, dtype=np.int64).tobytes())
     folder = Path(dataset.storage.data_path)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ except ImportError as _error:
     ) from _error
 
 from offline_losses.adapters import flat_cache
-from offline_losses.adapters.columns import flat_columns
+from offline_losses.adapters.columns import Reading
+from offline_losses.adapters.entries import Choice, Key
 from offline_losses.adapters.episodes import UNREADABLE
+from offline_losses.adapters.memory import Growing, require_memory
 from offline_losses.adapters.replay import distance, recorded_environment
 
 
 def load_minari(
     dataset: str | minari.MinariDataset,
     *,
+    keys: Iterable[Key] | None = None,
+    exclude: Iterable[Key] = (),
+    dtype: Mapping[Key, torch.dtype] | None = None,
     progress: bool | None = None,
     cache: str | PathLike[str] | None = None,
 ) -> TensorDict:
@@ -44,13 +50,17 @@ def load_minari(
     The next observation is the recorded one, at an episode's end too: Minari stores T + 1 observations. `done` is
     True on every episode's last row and nowhere else, so a recurrence that `done` cuts may run over all rows at
     once. Where the recording ends an episode with neither flag, `truncated` is set and one warning says how often.
+    An observation that is no array (a text beside an image) is left out with a warning.
 
     Args:
         dataset: id of a local dataset, or a `MinariDataset` (a filtered one gives its own episodes only).
-        progress: whether to show a bar while reading, if rich is installed; None: on 2000 episodes and more.
+        keys: the entries to read, each by its key or by one above it: `["observation", "action"]` reads neither next
+            observations nor rewards. The flags and `episode` always come. None: all.
+        exclude: entries to leave out of these, such as `[("next", "observation", "image")]`.
+        dtype: another dtype for the entries at or below a key, such as `{"observation": torch.float64}`; refused where
+            an integer would change.
+        progress: whether to show a bar while reading, if rich is installed; None: where reading takes seconds.
         cache: folder in which the flat arrays are kept, without pickle, under a digest of the dataset's files.
-            HDF5 takes about two milliseconds for each episode, however short: with many it pays to read once. The
-            warnings come with the reading only.
 
     Returns:
         TensorDict with batch size `[N]`, N the number of steps.
@@ -58,6 +68,7 @@ def load_minari(
     Raises:
         FileNotFoundError: no such local dataset; the message says how to get it.
         ValueError: the dataset is damaged or not what Minari promises; the message names dataset, episode and field.
+        MemoryError: the columns need more memory than there is.
 
     Examples:
         >>> data = load_minari("D4RL/pen/human-v2")  # doctest: +SKIP
@@ -65,10 +76,17 @@ def load_minari(
         tensor(True)
     """
     source = open_dataset(dataset)
-    kept = None if cache is None else Path(cache) / f"{flat_cache.digest(source)}.npz"
+    choice = Choice.of("load_minari", keys, exclude, dtype)
+    kept = None if cache is None else Path(cache) / f"{flat_cache.digest(source, choice)}.npz"
     columns = flat_cache.read(kept) if kept is not None else None
     if columns is None:
-        columns = flat_columns(source, progress)
+        reading = Reading(source, choice)
+        mend = "Leave entries out with keys= or exclude=, or episodes with `dataset.filter_episodes`"
+        require_memory(f"load_minari: dataset {source.id!r}", reading.steps, reading.row_bytes, mend)
+        growing = Growing(reading.steps)
+        for text in reading.write(growing.write, progress):
+            warnings.warn(text, stacklevel=2)
+        columns = growing.columns()
         if kept is not None:
             flat_cache.write(kept, columns)
     data = TensorDict({}, batch_size=[len(columns[("episode",)])])
