@@ -143,7 +143,7 @@ class Run:
         functions = [function for function in functions if function.__code__.co_filename == str(self.path)]
         kills: Counter[int] = Counter()
         for mutant in self.mutants:
-            tests = [index for index, test in enumerate(tested) if not test.reached.isdisjoint(mutant.lines)]
+            tests = [i for i, test in enumerate(tested) if any(line in mutant.lines for line in test.reached)]
             tests.sort(key=lambda index: (tested[index].seconds + 0.01) / (kills[index] + 0.1))
 
             def first_failure(mutant: Mutant = mutant, tests: list[int] = tests) -> int:
