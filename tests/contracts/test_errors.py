@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, Case, Count, Flags, Index, Knob, Option, Rows, Values
+from ledger import CASES, TAILED, Case, Count, Flags, Index, Knob, Option, Rows, Values
 
 import offline_losses
 
@@ -194,3 +194,13 @@ def test_polyak_update_refuses_what_does_not_fit() -> None:
             TypeError, match=r"polyak_update_: target: expected a torch\.nn\.Module or a list of tensors"
         ):
             offline_losses.polyak_update_(nothing, one)
+
+
+@pytest.mark.parametrize("case", TAILED, ids=str)
+def test_a_mask_and_a_weight_are_for_each_sample(case: Case) -> None:
+    """One for a row of samples, for a column, or for all is refused."""
+    inputs, samples = case.build((2, 3)), case.shape((2, 3))
+    for shape in {(), (2,), (3,), (2, 3, 1)} - {samples, samples[1:] if case.critics else samples}:
+        for given in ({"mask": torch.ones(shape, dtype=torch.bool)}, {"weight": torch.ones(shape)}):
+            with pytest.raises(ValueError, match=rf"{case.row.name}: {next(iter(given))}: expected shape"):
+                case.row.function(**inputs, **given)
