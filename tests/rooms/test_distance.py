@@ -177,11 +177,18 @@ def test_what_does_not_fit_is_refused() -> None:
         ValueError, match=r"mmd_penalty: data_action: expected shape \[4, M, 3\], got shape \[5, 1, 3\]"
     ):
         mmd_penalty(x, torch.zeros(5, 1, 3))
-    with pytest.raises(ValueError, match=r"mmd_penalty: policy_action: expected shape \[\*batch, N, A\]"):
-        mmd_penalty(torch.zeros(3), torch.zeros(3))
+    for shape in ((3,), (4, 1, 0), (4, 0, 1)):
+        with pytest.raises(
+            ValueError, match=r"mmd_penalty: policy_action: expected shape \[\*batch, N, A\] of at least 1 sample of"
+        ):
+            mmd_penalty(torch.zeros(shape), torch.zeros(shape))
     action, state = torch.zeros(4, 2), torch.zeros(4, 3)
     with pytest.raises(ValueError, match=r"nearest_distance_penalty: data_action: expected shape \[M, 2\]"):
         nearest_distance_penalty(action, state, torch.zeros(0, 2), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match=r"nearest_distance_penalty: data_action: expected shape \[M, 2\]"):
+        nearest_distance_penalty(torch.zeros(3, 4, 2), torch.zeros(3, 4, 3), torch.zeros(5, 4), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="nearest_distance_penalty: observation: expected a last axis of at least one"):
+        nearest_distance_penalty(action, torch.zeros(4, 0), torch.zeros(5, 2), torch.zeros(5, 0))
     with pytest.raises(ValueError, match=r"nearest_distance_penalty: data_observation: expected shape \[5, 3\]"):
         nearest_distance_penalty(action, state, torch.zeros(5, 2), torch.zeros(6, 3))
     with pytest.raises(ValueError, match=r"nearest_distance_penalty: observation: expected shape \[4, 3\]"):
@@ -194,6 +201,8 @@ def test_the_choice_has_no_tangent() -> None:
     """Forward-mode derivatives and second ones are those of the distance from the neighbor that was chosen."""
     torch.manual_seed(0)
     inputs = [torch.randn(*shape, dtype=torch.float64) for shape in ((4, 2), (4, 3), (6, 2), (6, 3))]
+    narrow = nearest_distance_penalty(*(x.float() for x in inputs))
+    close(narrow, nearest_distance_penalty(*inputs).float(), 1e-6)
     tangents = [torch.randn_like(x) for x in inputs]
 
     def loss(*x: Tensor) -> Tensor:
