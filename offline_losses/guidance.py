@@ -172,6 +172,7 @@ def path_kl_penalty(
     check_tail("path_kl_penalty", alpha_bar.shape, alpha_bar.shape, mask, weight, reduction, denominator)
     share, variance = select(mask, upcast(alpha_bar)), select(mask, upcast(step_variance))
     scale = 2 * (1 - variance) * (1 - share)
-    factor = torch.where(variance == 0, 0.0, variance / torch.where(variance == 0, 1.0, scale))
+    none = (variance == 0) & (share == 1)
+    factor = torch.where(none, 0.0, variance / torch.where(none, 1.0, scale))
     difference = select_rows(mask, upcast(model_output) - upcast(target.detach()))
     return reduce(factor * difference.square().sum(-1), mask, weight, reduction, denominator)

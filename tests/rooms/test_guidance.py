@@ -120,6 +120,11 @@ def test_a_step_without_noise_costs_nothing() -> None:
     assert path_kl_penalty(e, 0 * e, alpha_bar, beta, reduction="none")[0] == 0
     slopes = gradients(lambda *x: path_kl_penalty(x[0], 0 * e, *x[1:]), e, alpha_bar, beta)
     assert all(slope.isfinite().all() for slope in slopes)
+    assert not any(slope[0].any() for slope in slopes)
+    for variance in (0.0, 1e-9):  # a schedule may be learned from there: the slope is that of the formula
+        beta = torch.full((2,), variance, dtype=torch.float64)
+        (slope,) = gradients(lambda b: path_kl_penalty(e, 0 * e, torch.full_like(b, 0.5), b, reduction="sum"), beta)
+        close(slope, 3.0, 1e-8)
 
 
 def test_what_does_not_fit_is_refused() -> None:
