@@ -91,3 +91,14 @@ def test_a_mask_of_the_dimensions_too_is_refused() -> None:
         sequence_action_loss(x, x, mask=torch.ones(2, 3, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"sequence_log_prob: mask: expected shape \[2, 3\]"):
         sequence_log_prob(torch.zeros(2, 3), torch.ones(3, dtype=torch.bool))
+
+
+def test_a_sum_is_the_default_and_of_nothing_there_is_none() -> None:
+    """The log-probability itself; a sequence has steps, and an action dimensions."""
+    log_prob = torch.tensor([-1.0, -2.0])
+    assert sequence_log_prob(log_prob, torch.ones(2, dtype=torch.bool)) == -3
+    for shape in ((), (2, 0)):
+        with pytest.raises(ValueError, match="sequence_log_prob: log_prob: expected a last axis of at least one step"):
+            sequence_log_prob(torch.zeros(shape), torch.ones(shape, dtype=torch.bool))
+        with pytest.raises(ValueError, match="sequence_action_loss: prediction: expected a last axis of at least one"):
+            sequence_action_loss(torch.zeros(shape), torch.zeros(shape))
