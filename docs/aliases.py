@@ -4,6 +4,16 @@ A key is the name of a function, or the address of a page.
 """
 
 ALIASES = {
+    "episode_bounds": ["episode_ends", "initial_locs", "terminal_locs", "trajectory boundaries"],
+    "episode_windows": [
+        "frame stack",
+        "action chunks",
+        "slice sampler",
+        "delta timestamps",
+        "sequence sampler",
+        "padding",
+    ],
+    "sampling_probabilities": ["return-weighted sampling", "RW", "AW", "trajectory weighting", "WeightedRandomSampler"],
     "mpo_weights": ["MPO", "V-MPO", "maximum a posteriori policy optimization"],
     "mpo_temperature_loss": ["MPO", "V-MPO", "dual"],
     "top_fraction_weights": ["V-MPO", "top-k advantages"],

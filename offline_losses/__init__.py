@@ -99,6 +99,13 @@ from offline_losses.reporting import (
     stratified_bootstrap_interval,
 )
 from offline_losses.returns import discounted_return, generalized_advantage, lambda_return, n_step_return
+from offline_losses.sampling import (
+    EpisodeBounds,
+    EpisodeWindows,
+    episode_bounds,
+    episode_windows,
+    sampling_probabilities,
+)
 from offline_losses.sequence import sequence_action_loss, sequence_log_prob
 from offline_losses.smoothing import smoothed_action
 from offline_losses.squash import signed_hyperbolic, signed_parabolic, symexp, symlog
@@ -127,6 +134,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CQLLagrangeLosses",
+    "EpisodeBounds",
+    "EpisodeWindows",
     "GoalReward",
     "HierarchicalAdvantages",
     "Interval",
@@ -177,7 +186,9 @@ __all__ = [
     "ensemble_min",
     "ensemble_mix",
     "ensemble_subset_min",
+    "episode_bounds",
     "episode_return",
+    "episode_windows",
     "evidence_lower_bound",
     "expected_target",
     "expectile_loss",
@@ -237,6 +248,7 @@ __all__ = [
     "reward_scale",
     "sac_policy_loss",
     "sampled_kl_penalty",
+    "sampling_probabilities",
     "self_normalized_ips_value",
     "sequence_action_loss",
     "sequence_log_prob",

@@ -394,6 +394,14 @@ LEDGER = [
         batch_statistic=True,
         refuses_nothing=True,
     ),
+    Row(
+        "sampling_probabilities",
+        {"score": Values("T"), "done": Flags("T"), "temperature": _POSITIVE, "by": Option("episodes")},
+        batch_statistic=True,
+        refuses_nothing=True,
+        sums=True,
+        constant=True,
+    ),
     Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, **_ESTIMATE),
     Row(
         "observation_statistics",
@@ -898,8 +906,15 @@ LEDGER = [
 UPDATES = ["polyak_update_"]
 """Functions that work in place on modules: they return nothing, and have tests of their own."""
 
-TOOLS = ["bootstrap_interval", "check_ends", "compile_update", "stratified_bootstrap_interval"]
-"""Functions of functions, or of the values of flags, which have tests of their own."""
+TOOLS = [
+    "bootstrap_interval",
+    "check_ends",
+    "compile_update",
+    "episode_bounds",
+    "episode_windows",
+    "stratified_bootstrap_interval",
+]
+"""Functions of functions, of the values of flags, or of places alone, which have tests of their own."""
 
 
 def _cases(row: Row) -> Iterator[Case]:

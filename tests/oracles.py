@@ -693,6 +693,22 @@ def episode_return(reward: ArrayLike, done: ArrayLike, *, discount: ArrayLike = 
     return out
 
 
+def sampling_probabilities(score: ArrayLike, done: ArrayLike, *, temperature: float = 0.1, by: str = "steps") -> Array:
+    """Hong et al. 2023 (2306.13085): exp of the normalized score over the temperature, over the sum of all."""
+    score = _real(score)
+    competing = score.copy()
+    share = np.ones(score.shape)
+    for episode in _episodes(done) if by == "episodes" else []:
+        competing[episode.place][episode.start : episode.stop] = score[episode.place][episode.start]
+        share[episode.place][episode.start : episode.stop] = episode.stop - episode.start
+    low, high = float(competing.min()), float(competing.max())
+    out = np.empty(score.shape)
+    for i in np.ndindex(score.shape):
+        normalized = (competing[i] - low) / (high - low) if high > low else 0.0
+        out[i] = math.exp(normalized / temperature) / share[i]
+    return out / math.fsum(out.ravel())
+
+
 def return_filter(
     reward: ArrayLike,
     done: ArrayLike,
@@ -2267,6 +2283,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
         relabel_return,
         episode_return,
         return_filter,
+        sampling_probabilities,
         reward_scale,
         observation_statistics,
         normalize_observation,

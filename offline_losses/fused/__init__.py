@@ -25,6 +25,8 @@ _AS_THEY_ARE = (
     offline_losses.bootstrap_interval,
     offline_losses.check_ends,
     offline_losses.compile_update,
+    offline_losses.episode_bounds,
+    offline_losses.episode_windows,
     offline_losses.linear_cql_penalty,
     offline_losses.linear_log_prob,
     offline_losses.linear_nll_loss,

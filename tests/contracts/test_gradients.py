@@ -142,6 +142,7 @@ def test_rows_that_are_detached_say_so() -> None:
         "softmax_weights",
         "sparse_weights",
         "return_filter",
+        "sampling_probabilities",
         "awr_weights",
         "crr_weights",
         "importance_weights",

@@ -73,6 +73,7 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "probability_of_improvement",
             "linear_recurrence",
             "reward_scale",
+            "sampling_probabilities",
             "observation_statistics",
             "normalize_observation",
             "ensemble_min",
