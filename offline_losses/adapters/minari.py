@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 try:
@@ -18,11 +17,10 @@ except ImportError as _error:
         'offline_losses.adapters.minari: no minari or tensordict. Install them: pip install "offline-losses[data]".'
     ) from _error
 
-from offline_losses.adapters import flat_cache
-from offline_losses.adapters.columns import Reading
 from offline_losses.adapters.entries import Choice, Key
 from offline_losses.adapters.episodes import UNREADABLE
-from offline_losses.adapters.memory import Growing, require_memory
+from offline_losses.adapters.keeping import cached, in_memory, streamed
+from offline_losses.adapters.mapped import Source
 from offline_losses.adapters.replay import distance, recorded_environment
 
 
@@ -34,6 +32,7 @@ def load_minari(
     dtype: Mapping[Key, torch.dtype] | None = None,
     progress: bool | None = None,
     cache: str | PathLike[str] | None = None,
+    memmap: str | PathLike[str] | None = None,
 ) -> TensorDict:
     """Reads a Minari dataset into one flat TensorDict `[N]`: episode after episode, each in time order.
 
@@ -60,7 +59,11 @@ def load_minari(
         dtype: another dtype for the entries at or below a key, such as `{"observation": torch.float64}`; refused where
             an integer would change.
         progress: whether to show a bar while reading, if rich is installed; None: where reading takes seconds.
-        cache: folder in which the flat arrays are kept, without pickle, under a digest of the dataset's files.
+        cache: folder in which the columns are kept for the next call, which maps them into memory in milliseconds, and
+            reads anew where a file of the dataset has another size or time of change. If it cannot be written, a
+            warning says so.
+        memmap: folder for the columns of a dataset that is larger than memory. They are streamed into it, in
+            tensordict's own format, and mapped; a later call maps them again. The folder appears when it is whole.
 
     Returns:
         TensorDict with batch size `[N]`, N the number of steps.
@@ -69,28 +72,28 @@ def load_minari(
         FileNotFoundError: no such local dataset; the message says how to get it.
         ValueError: the dataset is damaged or not what Minari promises; the message names dataset, episode and field.
         MemoryError: the columns need more memory than there is.
+        OSError: the folder of `memmap` cannot be written, or is full.
+
+    What is written into mapped columns stays in memory and never reaches the files.
 
     Examples:
         >>> data = load_minari("D4RL/pen/human-v2")  # doctest: +SKIP
         >>> data["next", "done"].sum() == data["episode"].unique().numel()  # doctest: +SKIP
         tensor(True)
     """
-    source = open_dataset(dataset)
-    choice = Choice.of("load_minari", keys, exclude, dtype)
-    kept = None if cache is None else Path(cache) / f"{flat_cache.digest(source, choice)}.npz"
-    columns = flat_cache.read(kept) if kept is not None else None
-    if columns is None:
-        reading = Reading(source, choice)
-        mend = "Leave entries out with keys= or exclude=, or episodes with `dataset.filter_episodes`"
-        require_memory(f"load_minari: dataset {source.id!r}", reading.steps, reading.row_bytes, mend)
-        growing = Growing(reading.steps)
-        for text in reading.write(growing.write, progress):
-            warnings.warn(text, stacklevel=2)
-        columns = growing.columns()
-        if kept is not None:
-            flat_cache.write(kept, columns)
-    data = TensorDict({}, batch_size=[len(columns[("episode",)])])
-    for key, column in columns.items():
+    if cache is not None and memmap is not None:
+        raise ValueError(
+            "load_minari: memmap: expected no cache beside it, got both. The folder of memmap= is kept, too."
+        )
+    source = Source(open_dataset(dataset), Choice.of("load_minari", keys, exclude, dtype))
+    if memmap is not None:
+        loaded = streamed(source, memmap, progress)
+    else:
+        loaded = in_memory(source, progress) if cache is None else cached(source, cache, progress)
+    for text in loaded.warnings:
+        warnings.warn(text, stacklevel=2)
+    data = TensorDict({}, batch_size=[len(loaded.columns[("episode",)])])
+    for key, column in loaded.columns.items():
         data[key] = torch.from_numpy(column)
     return data
 

@@ -24,9 +24,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from offline_losses import discounted_return, episode_return, return_filter
-from offline_losses.adapters import columns, episodes, flat_cache, memory
-from offline_losses.adapters import minari as adapter
-from offline_losses.adapters.entries import Choice
+from offline_losses.adapters import columns, episodes, memory
 from offline_losses.adapters.minari import load_minari, replay_error
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (3,), np.float64)
@@ -625,52 +623,6 @@ def test_progress_bar_changes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     assert (load_minari(dataset, progress=True) == quiet).all()
     assert (shown == quiet).all()
-
-
-# --- the cache ---------------------------------------------------------------------------------------------------
-
-
-def test_cache_is_read_instead_of_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = sound_dataset()
-    first = load_minari(dataset, cache=tmp_path / "flat")
-    monkeypatch.setattr(adapter, "Reading", lambda *_: pytest.fail("read again"))
-    second = load_minari(dataset, cache=tmp_path / "flat")
-    assert set(second.keys(True, True)) == set(first.keys(True, True))
-    assert (first == second).all()
-
-
-def test_cache_follows_the_content(tmp_path: Path) -> None:
-    dataset = sound_dataset()
-    part = dataset.filter_episodes(lambda stored: len(stored) == 7)
-    keys = {flat_cache.digest(dataset, Choice()), flat_cache.digest(part, Choice())}
-    dataset.update_dataset_from_buffer([episode(2, np.random.default_rng(10))])
-    keys.add(flat_cache.digest(dataset, Choice()))
-    assert len(keys) == 3
-    assert len(load_minari(dataset, cache=tmp_path / "flat")) == sum(LENGTHS) + 2
-    assert len(load_minari(part, cache=tmp_path / "flat")) == 7
-
-
-def test_torn_cache_is_replaced(tmp_path: Path) -> None:
-    dataset = sound_dataset()
-    whole = load_minari(dataset, cache=tmp_path / "flat")
-    (file,) = (tmp_path / "flat").iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    assert flat_cache.read(file) is None
-    assert (load_minari(dataset, cache=tmp_path / "flat") == whole).all()
-    assert flat_cache.read(file) is not None
-
-
-def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pickle
-
-    sound_dataset()
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, lambda *_, **__: pytest.fail("unpickled"))
-    for _ in range(2):
-        load_minari("test/sound-v0", cache=tmp_path / "flat")
-    (file,) = (tmp_path / "flat").iterdir()
-    np.savez(file, keys=np.array([["x"]], dtype=object))
-    assert flat_cache.read(file) is None
 
 
 # --- units -------------------------------------------------------------------------------------------------------
