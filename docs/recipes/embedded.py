@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -45,16 +46,32 @@ BLOCK = 250  # episodes written at a time
 
 def open_dataset(dataset_id: str) -> minari.MinariDataset:
     """The local dataset of that id; an embedded one is built first if it is missing, or was not finished."""
-    try:
-        dataset = open_local(dataset_id)
-    except FileNotFoundError:
-        if dataset_id not in EMBEDDED:
-            raise
+    if dataset_id not in EMBEDDED:
+        return open_local(dataset_id)
+    with _one_builder():
+        try:
+            dataset = open_local(dataset_id)
+        except FileNotFoundError:
+            return EMBEDDED[dataset_id]()
+        planned = dataset.storage.metadata.get("planned_episodes", max(1, dataset.total_episodes))
+        if planned == dataset.total_episodes:
+            return dataset
+        minari.delete_dataset(dataset_id)  # a build of ours that was interrupted
         return EMBEDDED[dataset_id]()
-    if dataset.storage.metadata.get("planned_episodes", dataset.total_episodes) == dataset.total_episodes:
-        return dataset
-    minari.delete_dataset(dataset_id)  # a build of ours that was interrupted
-    return EMBEDDED[dataset_id]()
+
+
+@contextmanager
+def _one_builder() -> Iterator[None]:
+    """Makes a second process wait, which would take the half-built dataset of the first for an interrupted one."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            get_dataset_path().mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context((get_dataset_path() / ".building").open("a")), fcntl.LOCK_EX)
+        except (ImportError, OSError):  # no locks here, or a folder in which nothing can be built
+            pass
+        yield
 
 
 def load(dataset_id: str) -> TensorDict:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,18 @@ def test_clinical_dataset_is_the_sample(world: IcuSepsis) -> None:
 def test_the_package_itself_is_never_imported(world: IcuSepsis) -> None:
     assert "icu_sepsis" not in sys.modules
     assert "gym" not in sys.modules
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork and locks")
+def test_a_second_builder_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = embedded.EMBEDDED["cartpole/mixed-v0"]
+    monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", lambda: build(SCALE))
+    fork = multiprocessing.get_context("fork")
+    builders = [fork.Process(target=embedded.open_dataset, args=("cartpole/mixed-v0",)) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+        assert builder.exitcode == 0
+    monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", lambda: pytest.fail("built again"))
+    assert embedded.open_dataset("cartpole/mixed-v0").total_episodes == 31
