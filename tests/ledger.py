@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 import offline_losses
 
 SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4, "U": 2, "V": 6}
-BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2}
+BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2, "V": 64}
 CRITICS = 2
 
 
