@@ -262,6 +262,9 @@ _MODELLED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_BRANCHED = {"value": Values(), "next_value": Values(), "initial_value": Values()}
+_PRICED = {**_BRANCHED, "reward": Values(), "terminated": Flags()}
+_MAGNITUDE = Knob(1.5, (1.0, 0.5, float("nan")), (1.2, 1.5, 2.0, 3.0, 4.0))
 _PROPENSITY = {"policy_probability": Values(low=0.05, high=1.0), "propensity": Values(low=0.2, high=1.0)}
 _ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
@@ -709,6 +712,37 @@ LEDGER = [
             "estimator": Option("k3"),
             "max_exponent": _EXPONENT,
         },
+    ),
+    Row("f_divergence_penalty", {"ratio": Values(low=0.1), "divergence": Option("kl")}),
+    Row("f_conjugate", {"y": Values(), "divergence": Option("soft_chi_square"), "max_exponent": _EXPONENT}),
+    Row(
+        "dice_weights",
+        {
+            "advantage": Values(),
+            "divergence": Option("kl"),
+            "temperature": _POSITIVE,
+            "max_exponent": _EXPONENT,
+        },
+    ),
+    Row("dual_dice_loss", {**_BRANCHED, "terminated": Flags(), "exponent": _MAGNITUDE, "discount": _UNIT}),
+    Row(
+        "algae_dice_loss",
+        {**_PRICED, "exponent": _MAGNITUDE, "temperature": _POSITIVE, "discount": _UNIT},
+    ),
+    Row(
+        "opti_dice_loss",
+        {
+            **_PRICED,
+            "divergence": Option("kl"),
+            "temperature": _POSITIVE,
+            "discount": _UNIT,
+            "max_exponent": _EXPONENT,
+        },
+    ),
+    Row(
+        "smodice_loss",
+        {**_PRICED, "temperature": _POSITIVE, "discount": _UNIT},
+        batch_statistic=True,
     ),
     Row(
         "td3_bc_loss",

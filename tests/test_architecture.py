@@ -29,6 +29,7 @@ TIERS = {
     "importance": 1,
     "intervals": 1,
     "projection": 1,
+    "f_divergence": 1,
     "returns": 2,
     "per_decision": 2,
     "bandit": 2,
@@ -41,6 +42,8 @@ TIERS = {
     "targets": 2,
     "weights": 2,
     "extraction": 2,
+    "visits": 2,
+    "dice": 3,
     "conservative": 3,
     "policy": 3,
     "behavior": 3,
@@ -96,6 +99,7 @@ def test_imports_go_to_a_lower_tier(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_room_is_small_and_says_what_it_is(path: Path) -> None:
     """At most 280 lines with all their documentation, and a docstring for the idea; the list of names is no room."""
+    """At most 280 lines with all their documentation, and a docstring for the idea; the list of names may grow."""
     source = path.read_text()
     assert len(source.splitlines()) <= 280 or path == PACKAGE / "__init__.py"
     assert ast.get_docstring(ast.parse(source))
