@@ -75,6 +75,7 @@ from offline_losses.importance import (
 )
 from offline_losses.intervals import Interval, bootstrap_interval, empirical_bernstein_interval, normal_interval
 from offline_losses.language import path_consistency_loss, preference_loss, reward_regression_loss
+from offline_losses.magic import magic_value
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.per_decision import per_decision_value, weighted_per_decision_value
 from offline_losses.policy import (
@@ -223,6 +224,7 @@ __all__ = [
     "linear_log_prob",
     "linear_nll_loss",
     "linear_recurrence",
+    "magic_value",
     "mcq_loss",
     "mmd_penalty",
     "mpo_temperature_loss",

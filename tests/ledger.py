@@ -946,9 +946,10 @@ TOOLS = [
     "compile_update",
     "episode_bounds",
     "episode_windows",
+    "magic_value",
     "stratified_bootstrap_interval",
 ]
-"""Functions of functions, of the values of flags, or of places alone, which have tests of their own."""
+"""Functions of functions, of values that are looked at, or of places alone, which have tests of their own."""
 
 
 def _cases(row: Row) -> Iterator[Case]:

@@ -167,6 +167,7 @@ def names(page: str, section: str) -> dict[str, Any]:
         "importance": logged,
         "per_decision": logged,
         "doubly_robust": logged,
+        "magic": {**logged, "generator": torch.Generator()},
         "intervals": {"v": drawn(B), "se": torch.rand(B), "alpha": 0.1, "n": 30, "largest": 3.0},
         "reporting": {"x": drawn(3, 5), "y": drawn(3, 4), "low": -1.0, "high": 2.0},
         "bandit": {"r": drawn(B), "q": drawn(B), "v": drawn(B), "p_e": torch.rand(B), "p_b": 0.1 + torch.rand(B)},
@@ -488,6 +489,9 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "weighted_doubly_robust_value(r, q, v, next_v, log_rho, last, done, discount=gamma).value": lambda x: by_steps(
         x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v
     ),
+    "magic_value: "
+    "magic_value(r, q, v, next_v, log_rho, last, done, generator=generator, steps=[], "
+    "discount=gamma).value": lambda x: by_steps(x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v),
     "ips_value: ips_value(r, p_e, p_b, max_weight=lam).value": lambda x: (
         (x.p_e / x.p_b).clamp(max=x.lam) * x.r
     ).mean(),
