@@ -156,6 +156,59 @@ def test_rebrac_pays_for_leaving_the_data() -> None:
     assert near["return"] != far["return"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "flags", "estimates"),
+    [
+        ("bc", CARTPOLE, "", 8),
+        ("discrete_cql", CARTPOLE, "", 8),
+        ("bc", PENDULUM, "", 1),
+        pytest.param("bc", ICU, "--greedy", 8, marks=needs_sepsis),
+    ],
+)
+def test_a_saved_policy_is_judged_without_running(
+    recipe: str, dataset: str, flags: str, estimates: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import evaluate
+
+    short = ["--dataset", dataset, *SHORT, "--evaluations", "1", "--episodes", "1"]
+    importlib.import_module(recipe).main([*short, "--out", str(tmp_path)])
+    found = evaluate.main([*short, "--policy", str(tmp_path), "--truth", *flags.split()])
+    assert len(found["estimates"]) == estimates
+    assert all(math.isfinite(value) for value, _, _ in found["estimates"].values())
+    assert math.isfinite(found["truth"])
+    printed = capsys.readouterr().out
+    assert f"{found['truth']:.4g}" in printed
+    assert found["words"] in printed
+
+
+@needs_sepsis
+def test_a_table_of_the_clinical_world_has_probabilities_where_patients_are_treated() -> None:
+    """And none elsewhere; its exact Q, undiscounted, makes the survival."""
+    import truth
+
+    world, table = truth.clinical_world(), truth.probability_table(lambda rows: rows[:, :25].softmax(-1))
+    assert table[: truth.DEATH].sum(1) == pytest.approx(1)
+    assert not table[truth.DEATH :].any()
+    value = (table[: truth.DEATH] * truth.discounted_survival(table, 1.0)).sum(1)
+    assert world.initial[: truth.DEATH] @ value == pytest.approx(world.survival(table))
+
+
+def test_what_is_said_of_estimates() -> None:
+    """Enough episodes whose weights are one on average are trusted, and the model too where it agrees."""
+    from evaluate import judged
+
+    def said(size: float, value: float, weight: float) -> str:
+        found = {"weighted_doubly_robust": [value, 0.1, size], "mean weight": [weight, 0.05, size]}
+        return judged({"fitted Q": [1.0, 0.0, 0.0], **found}, 1000)
+
+    assert said(400.0, 1.1, 1.05).endswith("Trust the doubly robust estimates, and the model.")
+    assert said(400.0, 1.9, 1.05).endswith("Trust the doubly robust estimates, and not the model.")
+    assert "Trust none of these: too little of the log" in said(4.0, 1.1, 1.0)
+    assert "Trust none of these: propensities" in said(400.0, 1.1, 1.4)
+    assert "Trust none of these: propensities" in said(400.0, 1.1, 0.8)
+    assert judged({"fitted Q": [1.0, 0.0, 0.0]}, 1000).startswith("No ratios")
+
+
 @needs_sepsis
 def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--steps-scale", "0.001", "--jobs", "1", "--flags", "--episodes 2 --evaluations 2 --probe 4 --hidden 8"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +20,9 @@ import torch
 from embedded import evaluate, open_dataset
 from sepsis import DEATH, SURVIVAL, Floats, IcuSepsis
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from saved import SavedPolicy
 
 Act = Callable[[Tensor], Tensor]  # observations [B, D] of the environment, float32, to its actions
 Follow = Callable[[Tensor], tuple[Tensor, Tensor]]  # likewise, and what Q counts on top of the reward for them
@@ -74,16 +78,41 @@ def true_return(
 
 def sampled_survival(probability: Act) -> float:
     """Survival under a policy that draws its actions from `probability` [B, actions], exactly."""
-    world = clinical_world()
-    table = np.zeros_like(world.clinicians)
+    return clinical_world().survival(probability_table(probability))
+
+
+def true_value(saved: SavedPolicy, dataset_id: str, first: Tensor, chosen: Act, discount: float) -> float | None:
+    """Discounted return of a saved policy from the first observations of episodes; None where no environment tells.
+
+    `chosen` says its probabilities of all actions, or its continuous actions, for what its encoding makes of these.
+    """
+    if dataset_id.startswith(SEPSIS):
+        world, table = clinical_world(), probability_table(lambda rows: chosen(saved.encoding.observe(rows)))
+        q = discounted_survival(table, discount)
+        return float(world.initial[:DEATH] @ (table[:DEATH] * q).sum(1))
+
+    def follow(rows: Tensor) -> tuple[Tensor, Tensor]:
+        action = chosen(saved.encoding.observe(rows))
+        action = action.multinomial(1).squeeze(1) if saved.encoding.discrete else action
+        return saved.encoding.to_environment(action), torch.zeros(len(rows))
+
     with torch.no_grad():
-        table[:DEATH] = probability(torch.from_numpy(world.features[:DEATH])).cpu().double().numpy()
-    return world.survival(table / np.maximum(table.sum(1, keepdims=True), 1e-12))
+        true = None if discount == 1 else true_return(dataset_id, first, follow(first)[0], follow, discount)
+    return None if true is None else float(true.mean())
 
 
 @cache
 def clinical_world() -> IcuSepsis:
     return IcuSepsis()
+
+
+def probability_table(probability: Act) -> Floats:
+    """A policy that draws its actions as a table [states, actions] of the clinical world."""
+    world = clinical_world()
+    table = np.zeros_like(world.clinicians)
+    with torch.no_grad():
+        table[:DEATH] = probability(torch.from_numpy(world.features[:DEATH])).cpu().double().numpy()
+    return table / np.maximum(table.sum(1, keepdims=True), 1e-12)
 
 
 def greedy_table(act: Act) -> Floats:
