@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+EVALUATORS := .venv-evaluators
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test mutants lint types format docs serve bench bench-peers clean
+.PHONY: demo test mutants lint types format docs serve bench bench-peers validation clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on four datasets, print the table, draw the figures (some minutes)
@@ -42,8 +43,13 @@ bench: $(VENV)/.bench  ## time every function and three whole updates on this ma
 bench-peers: $(PEERS)/.peers  ## the same, with TorchRL, d3rlpy, rlax and JAX beside it
 	$(PEERS)/bin/python -m benchmarks --sizes full --csv --peers
 
+validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and against obp and scope-rl (about ten minutes)
+	$(BIN)/python -m validation
+	$(MAKE) --no-print-directory $(EVALUATORS)/.peers || echo "obp and scope-rl cannot be installed here: not compared."
+	test ! -e $(EVALUATORS)/.peers || $(EVALUATORS)/bin/python -m validation.peers
+
 clean:
-	rm -rf $(VENV) $(PEERS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
+	rm -rf $(VENV) $(PEERS) $(EVALUATORS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -73,6 +79,13 @@ $(PEERS)/.peers: benchmarks/constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --constraint $< torch
 	$(PEERS)/bin/python -m pip install --quiet --constraint $< torchrl d3rlpy jax flax optax rlax rich scipy matplotlib
+	touch $@
+
+# Of the versions in that file, so that both import: obp asks for none of its own.
+$(EVALUATORS)/.peers: benchmarks/constraints-peers.txt
+	$(PYTHON) -m venv $(EVALUATORS)
+	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< torch
+	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< obp==0.4.1 scope-rl==0.2.1
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
