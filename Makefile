@@ -6,7 +6,7 @@ PEERS := .venv-peers
 EVALUATORS := .venv-evaluators
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test mutants lint types format docs serve bench bench-peers validation clean
+.PHONY: demo test mutants matrix package audit lint types format docs serve bench bench-peers validation clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on four datasets, print the table, draw the figures (some minutes)
@@ -17,6 +17,22 @@ test: $(VENV)/.test  ## every test of the library
 
 mutants: $(VENV)/.test  ## which small faults the tests do not notice: make mutants ROOM=implicit (a minute for each room)
 	$(BIN)/python tests/mutants.py $(ROOM)
+
+matrix: $(VENV)/.test  ## the core on every PyTorch and Python that is claimed and is here (gigabytes; half an hour for each)
+	$(INSTALL) nox
+	$(BIN)/python -m nox --reuse-existing-virtualenvs
+
+package: $(VENV)/.lint  ## build the distributions, install the wheel beside PyTorch alone, and run its examples
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv --clear dist/bare
+	dist/bare/bin/python -m pip install --quiet --constraint constraints.txt torch
+	dist/bare/bin/python -m pip install --quiet dist/*.whl
+	dist/bare/bin/python tests/installed.py
+
+audit: $(VENV)/.lint  ## whether a pinned package has a known vulnerability (asks PyPI)
+	$(INSTALL) pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lint: $(VENV)/.lint  ## style and types
 	$(BIN)/ruff check .
@@ -30,8 +46,7 @@ serve: $(VENV)/.docs  ## the site on this machine, made anew when a page or the 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
 
 types: $(VENV)/.lint  ## how much of what a user imports has a known type: all of it
-	$(INSTALL) pyright
-	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes offline_losses --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/basedpyright --verifytypes offline_losses --ignoreexternal
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
@@ -49,7 +64,7 @@ validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and 
 	test ! -e $(EVALUATORS)/.peers || $(EVALUATORS)/bin/python -m validation.peers
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(EVALUATORS) .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
+	rm -rf $(VENV) $(PEERS) $(EVALUATORS) .nox dist .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -89,5 +104,5 @@ $(EVALUATORS)/.peers: benchmarks/constraints-peers.txt
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(INSTALL) ruff mypy
+	$(INSTALL) ruff mypy basedpyright build
 	touch $@
