@@ -84,7 +84,8 @@ def test_shares_are_those_of_the_mixture() -> None:
     assert goal.tolist() == [3, 3, 4, 4, 43, 43]
     goal = hindsight_goals(index, index + 5, index + 40, uniform, current_share=0.0, future_share=0.0)
     assert goal.tolist() == [43] * 6
-    hindsight_goals(index, index, index, uniform, current_share=0.1, future_share=0.9)  # a sum that floats round up
+    for current, future in ((0.1, 0.9), (0.5, 0.5 + 2**-52), (torch.tensor(0.9), 0.5)):  # rounded, or not looked at
+        hindsight_goals(index, index, index, uniform, current_share=current, future_share=future)
 
 
 def test_the_ends_of_the_docstring_are_those_of_the_episodes() -> None:
