@@ -273,3 +273,10 @@ def test_a_discount_near_one_is_not_rounded_to_it() -> None:
     found = transitive_weights(torch.tensor([1.0, 0.5]), discount=1 - 1e-8)
     assert found[0] == 1
     assert found[1].item() == pytest.approx(1 / (1 + math.log(2) / 1e-8), rel=1e-5)
+
+
+def test_steps_of_both_halves_have_one_shape() -> None:
+    """For all critics, or for each: not one of these for the first half and the other for the second."""
+    value, steps = torch.ones(2, 4), torch.ones(4, dtype=torch.long)
+    with pytest.raises(ValueError, match="transitive_target: second_steps: expected shape"):
+        transitive_target(value, value, steps, steps.expand(2, 4))
