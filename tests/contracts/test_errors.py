@@ -173,6 +173,7 @@ def test_a_last_axis_is_needed(name: str, argument: str) -> None:
         ("rebrac_target", "next_policy_action", "dimension"),
         ("smoothed_action", "action", "dimension"),
         ("contrastive_loss", "logits", "goal"),
+        ("td3_bc_loss", "policy_action", "dimension"),
     ],
 )
 def test_an_axis_of_actions_is_needed(name: str, argument: str, what: str) -> None:
