@@ -13,6 +13,7 @@ from offline_losses.conservative import (
 )
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
+from offline_losses.dice import opti_dice_loss, smodice_loss
 from offline_losses.diffusion import diffusion_loss, diffusion_point, diffusion_prediction
 from offline_losses.discrete import (
     advantage_learning_reward,
@@ -41,6 +42,7 @@ from offline_losses.extraction import (
     mpo_weights,
     top_fraction_weights,
 )
+from offline_losses.f_divergence import dice_weights, f_conjugate, f_divergence_penalty
 from offline_losses.filters import (
     ObservationStatistics,
     episode_return,
@@ -73,6 +75,7 @@ from offline_losses.importance import (
 )
 from offline_losses.intervals import Interval, bootstrap_interval, empirical_bernstein_interval, normal_interval
 from offline_losses.language import path_consistency_loss, preference_loss, reward_regression_loss
+from offline_losses.magic import magic_value
 from offline_losses.out_of_distribution import combo_penalty, mcq_loss
 from offline_losses.per_decision import per_decision_value, weighted_per_decision_value
 from offline_losses.policy import (
@@ -120,6 +123,7 @@ from offline_losses.targets import (
 from offline_losses.uncertainty import diversity_penalty, ensemble_lower_bound, uncertainty_penalized_reward
 from offline_losses.update import compile_update
 from offline_losses.value_flow import floq_loss, value_flow_loss
+from offline_losses.visits import algae_dice_loss, dual_dice_loss
 from offline_losses.vtrace import vtrace_advantage, vtrace_return
 from offline_losses.weights import (
     NormalizedAdvantage,
@@ -146,6 +150,7 @@ __all__ = [
     "ValueEstimate",
     "advantage_indicator",
     "advantage_learning_reward",
+    "algae_dice_loss",
     "awr_weights",
     "bandit_doubly_robust_value",
     "bellman_target",
@@ -168,6 +173,7 @@ __all__ = [
     "cql_max_penalty",
     "crr_weights",
     "ddpg_bc_loss",
+    "dice_weights",
     "diffusion_loss",
     "diffusion_point",
     "diffusion_prediction",
@@ -178,6 +184,7 @@ __all__ = [
     "diversity_penalty",
     "double_q_target",
     "doubly_robust_value",
+    "dual_dice_loss",
     "effective_sample_size",
     "elbo_loss",
     "empirical_bernstein_interval",
@@ -193,6 +200,8 @@ __all__ = [
     "expected_target",
     "expectile_loss",
     "exponential_value_loss",
+    "f_conjugate",
+    "f_divergence_penalty",
     "floq_loss",
     "flow_matching_loss",
     "flow_point",
@@ -215,6 +224,7 @@ __all__ = [
     "linear_log_prob",
     "linear_nll_loss",
     "linear_recurrence",
+    "magic_value",
     "mcq_loss",
     "mmd_penalty",
     "mpo_temperature_loss",
@@ -229,6 +239,7 @@ __all__ = [
     "normalize_weights",
     "normalized_score",
     "observation_statistics",
+    "opti_dice_loss",
     "path_consistency_loss",
     "path_kl_penalty",
     "per_decision_value",
@@ -254,6 +265,7 @@ __all__ = [
     "sequence_log_prob",
     "signed_hyperbolic",
     "signed_parabolic",
+    "smodice_loss",
     "smoothed_action",
     "soft_bellman_target",
     "soft_value",

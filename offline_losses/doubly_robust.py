@@ -78,7 +78,7 @@ def doubly_robust_value(
         [Lineage](../lineage/doubly_robust.md#doubly_robust_value).
     """
     values = {"reward": reward, "q_data": q_data, "value": value, "next_value": next_value, "log_ratio": log_ratio}
-    _check("doubly_robust_value", values, terminated, done, discount)
+    check_model("doubly_robust_value", values, terminated, done, discount)
     check_knob("doubly_robust_value", "max_weight", max_weight, 0.0, bounds="(]")
     log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
     error = td_error(reward, q_data, next_value, terminated, discount)
@@ -141,13 +141,13 @@ def weighted_doubly_robust_value(
         (WDR).
     """
     values = {"reward": reward, "q_data": q_data, "value": value, "next_value": next_value, "log_ratio": log_ratio}
-    _check("weighted_doubly_robust_value", values, terminated, done, discount)
+    check_model("weighted_doubly_robust_value", values, terminated, done, discount)
     log_weight = cumulative_log_weight(log_ratio, done)
     error = td_error(reward, q_data, next_value, terminated, discount)
     contribution = value + normalized_sum(error, log_weight, done, discount)
     return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(*values.values()))
 
 
-def _check(function: str, values: dict[str, Tensor], terminated: Tensor, done: Tensor, discount: Knob) -> None:
+def check_model(function: str, values: dict[str, Tensor], terminated: Tensor, done: Tensor, discount: Knob) -> None:
     check_episodes(function, done, discount, **values)
     check_flags(function, done.shape, terminated=terminated)

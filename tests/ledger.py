@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 import offline_losses
 
 SIZES = {"N": 5, "T": 7, "A": 3, "D": 3, "K": 6, "M": 4, "U": 2, "V": 6}
-BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2}
+BENCHMARK_SIZES = {"N": 16, "T": 64, "A": 8, "D": 16, "K": 51, "M": 16, "U": 2, "V": 64}
 CRITICS = 2
 
 
@@ -262,6 +262,9 @@ _MODELLED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_BRANCHED = {"value": Values(), "next_value": Values(), "initial_value": Values()}
+_PRICED = {**_BRANCHED, "reward": Values(), "terminated": Flags()}
+_MAGNITUDE = Knob(1.5, (1.0, 0.5, float("nan")), (1.2, 1.5, 2.0, 3.0, 4.0))
 _PROPENSITY = {"policy_probability": Values(low=0.05, high=1.0), "propensity": Values(low=0.2, high=1.0)}
 _ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
@@ -710,6 +713,37 @@ LEDGER = [
             "max_exponent": _EXPONENT,
         },
     ),
+    Row("f_divergence_penalty", {"ratio": Values(low=0.1), "divergence": Option("kl")}),
+    Row("f_conjugate", {"y": Values(), "divergence": Option("soft_chi_square"), "max_exponent": _EXPONENT}),
+    Row(
+        "dice_weights",
+        {
+            "advantage": Values(),
+            "divergence": Option("kl"),
+            "temperature": _POSITIVE,
+            "max_exponent": _EXPONENT,
+        },
+    ),
+    Row("dual_dice_loss", {**_BRANCHED, "terminated": Flags(), "exponent": _MAGNITUDE, "discount": _UNIT}),
+    Row(
+        "algae_dice_loss",
+        {**_PRICED, "exponent": _MAGNITUDE, "temperature": _POSITIVE, "discount": _UNIT},
+    ),
+    Row(
+        "opti_dice_loss",
+        {
+            **_PRICED,
+            "divergence": Option("kl"),
+            "temperature": _POSITIVE,
+            "discount": _UNIT,
+            "max_exponent": _EXPONENT,
+        },
+    ),
+    Row(
+        "smodice_loss",
+        {**_PRICED, "temperature": _POSITIVE, "discount": _UNIT},
+        batch_statistic=True,
+    ),
     Row(
         "td3_bc_loss",
         {
@@ -912,9 +946,10 @@ TOOLS = [
     "compile_update",
     "episode_bounds",
     "episode_windows",
+    "magic_value",
     "stratified_bootstrap_interval",
 ]
-"""Functions of functions, of the values of flags, or of places alone, which have tests of their own."""
+"""Functions of functions, of values that are looked at, or of places alone, which have tests of their own."""
 
 
 def _cases(row: Row) -> Iterator[Case]:

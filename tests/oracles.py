@@ -2248,6 +2248,172 @@ def probability_of_improvement(score: ArrayLike, other_score: ArrayLike) -> Arra
     return out
 
 
+# Divergences of ratios, and the losses made of their conjugates.
+
+
+def _f(w: float, divergence: str) -> float:
+    entropic = w * math.log(w) if w > 0 else 0.0
+    if w < 0:
+        return math.inf
+    if divergence == "kl":
+        return entropic
+    return entropic - w + 1 if divergence == "soft_chi_square" and w < 1 else (w - 1) ** 2 / 2
+
+
+def _best_ratio(y: float, divergence: str, max_exponent: float) -> float:
+    """Where the slope of f is y, or no ratio at all."""
+    if divergence == "kl":
+        return math.exp(min(y - 1, max_exponent))
+    return math.exp(y) if divergence == "soft_chi_square" and y < 0 else max(0.0, y + 1)
+
+
+def _conjugate(y: float, divergence: str, max_exponent: float) -> float:
+    w = _best_ratio(y, divergence, max_exponent)
+    return w * y - _f(w, divergence)
+
+
+def f_divergence_penalty(ratio: ArrayLike, *, divergence: str = "soft_chi_square") -> Array:
+    """Csiszar 1967; OptiDICE (2106.10783) for the soft chi-square: f at each ratio."""
+    ratio = _real(ratio)
+    out = np.zeros(ratio.shape)
+    for i in np.ndindex(ratio.shape):
+        out[i] = _f(float(ratio[i]), divergence)
+    return out
+
+
+def f_conjugate(y: ArrayLike, *, divergence: str = "soft_chi_square", max_exponent: float = 20.0) -> Array:
+    """Nachum & Dai 2020 (2001.01866): the reward of the best ratio less what it costs."""
+    y = _real(y)
+    out = np.zeros(y.shape)
+    for i in np.ndindex(y.shape):
+        out[i] = _conjugate(float(y[i]), divergence, max_exponent)
+    return out
+
+
+def dice_weights(
+    advantage: ArrayLike,
+    *,
+    divergence: str = "soft_chi_square",
+    temperature: float = 1.0,
+    max_exponent: float = 20.0,
+) -> Array:
+    """OptiDICE (2106.10783): the best ratio, max(0, f'^-1(e / alpha))."""
+    advantage = _real(advantage)
+    out = np.zeros(advantage.shape)
+    for i in np.ndindex(advantage.shape):
+        out[i] = _best_ratio(float(advantage[i]) / temperature, divergence, max_exponent)
+    return out
+
+
+def _dice(
+    first_share: float,
+    value: ArrayLike,
+    next_value: ArrayLike,
+    initial_value: ArrayLike,
+    reward: ArrayLike,
+    terminated: ArrayLike,
+    discount: float,
+    convex: Callable[[float], float],
+) -> Array:
+    value, following, first, reward = _real(value), _real(next_value), _real(initial_value), _real(reward)
+    terminated = _flag(terminated)
+    out = np.zeros(value.shape)
+    for i in np.ndindex(value.shape):
+        after = 0.0 if terminated[i] else discount * following[i]
+        out[i] = first_share * (1 - discount) * first[i] + convex(reward[i] + after - value[i])
+    return out
+
+
+def dual_dice_loss(
+    value: ArrayLike,
+    next_value: ArrayLike,
+    initial_value: ArrayLike,
+    terminated: ArrayLike,
+    *,
+    exponent: float = 1.5,
+    discount: float = 0.99,
+) -> Array:
+    """Nachum et al. 2019 (1906.04733): f(nu - gamma nu') less (1 - gamma) nu of first states, f(x) = |x|^p / p."""
+    return _dice(
+        -1.0,
+        value,
+        next_value,
+        initial_value,
+        np.zeros(np.shape(value)),
+        terminated,
+        discount,
+        lambda e: float(abs(e) ** exponent / exponent),
+    )
+
+
+def algae_dice_loss(
+    value: ArrayLike,
+    next_value: ArrayLike,
+    initial_value: ArrayLike,
+    reward: ArrayLike,
+    terminated: ArrayLike,
+    *,
+    exponent: float = 2.0,
+    temperature: float = 1.0,
+    discount: float = 0.99,
+) -> Array:
+    """Nachum et al. 2019 (1912.02074): (1 - gamma) nu of first states, plus alpha f*((r + gamma nu' - nu) / alpha)."""
+    return _dice(
+        1.0,
+        value,
+        next_value,
+        initial_value,
+        reward,
+        terminated,
+        discount,
+        lambda e: float(temperature * abs(e / temperature) ** exponent / exponent),
+    )
+
+
+def opti_dice_loss(
+    value: ArrayLike,
+    next_value: ArrayLike,
+    initial_value: ArrayLike,
+    reward: ArrayLike,
+    terminated: ArrayLike,
+    *,
+    divergence: str = "soft_chi_square",
+    temperature: float = 1.0,
+    discount: float = 0.99,
+    max_exponent: float = 20.0,
+) -> Array:
+    """Lee et al. 2021 (2106.10783): (1 - gamma) nu of first states plus w e - alpha f(w) at the best w >= 0."""
+    return _dice(
+        1.0,
+        value,
+        next_value,
+        initial_value,
+        reward,
+        terminated,
+        discount,
+        lambda e: temperature * _conjugate(e / temperature, divergence, max_exponent),
+    )
+
+
+def smodice_loss(
+    value: ArrayLike,
+    next_value: ArrayLike,
+    initial_value: ArrayLike,
+    reward: ArrayLike,
+    terminated: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    discount: float = 0.99,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """Ma et al. 2022 (2202.02433), their KL form: (1 - gamma) V of first states plus log E exp(e)."""
+    exists = np.broadcast_to(True if mask is None else _flag(mask), np.shape(value))
+    error = _dice(0.0, value, next_value, initial_value, reward, terminated, discount, lambda e: e)
+    seen = [float(error[i]) / temperature for i in np.ndindex(error.shape) if exists[i]]
+    price = temperature * (float(logsumexp(seen)) - math.log(len(seen))) if seen else 0.0
+    return (1 - discount) * _real(initial_value) + price
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -2385,5 +2551,12 @@ ORACLES: dict[str, Callable[..., Any]] = {
         signed_parabolic,
         smoothed_action,
         normalize_advantage,
+        f_divergence_penalty,
+        f_conjugate,
+        dice_weights,
+        dual_dice_loss,
+        algae_dice_loss,
+        opti_dice_loss,
+        smodice_loss,
     )
 }

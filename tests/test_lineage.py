@@ -167,6 +167,7 @@ def names(page: str, section: str) -> dict[str, Any]:
         "importance": logged,
         "per_decision": logged,
         "doubly_robust": logged,
+        "magic": {**logged, "generator": torch.Generator()},
         "intervals": {"v": drawn(B), "se": torch.rand(B), "alpha": 0.1, "n": 30, "largest": 3.0},
         "reporting": {"x": drawn(3, 5), "y": drawn(3, 4), "low": -1.0, "high": 2.0},
         "bandit": {"r": drawn(B), "q": drawn(B), "v": drawn(B), "p_e": torch.rand(B), "p_b": 0.1 + torch.rand(B)},
@@ -215,6 +216,14 @@ def names(page: str, section: str) -> dict[str, Any]:
             **{"mu": drawn(B, A), "log_std": drawn(B, A), "mu_slow": drawn(B, A), "log_std_slow": drawn(B, A)},
             **{"logits": drawn(B, N), "reference_logits": drawn(B, N)},
             **{"log_prob": drawn(B, STEPS), "ref_log_prob": drawn(B, STEPS)},
+        },
+        "f_divergence": {"w": drawn(B).exp(), "e": drawn(B), "y": drawn(B)},
+        "dice": {
+            **{"v": drawn(B), "next_v": drawn(B), "v_0": drawn(B), "r": drawn(B), "terminated": torch.rand(B) < 0.3},
+        },
+        "visits": {
+            **{"nu": drawn(B), "next_nu": drawn(B), "nu_0": drawn(B), "r": drawn(B)},
+            **{"terminated": torch.rand(B) < 0.3, "t": torch.arange(B)},
         },
         "behavior": {
             **{"q": drawn(B), "policy_action": drawn(B, A), "action": drawn(B, A), "log_prob": drawn(B), "beta2": 0.02},
@@ -300,6 +309,15 @@ def quantile_huber(x: SimpleNamespace, tau: Tensor) -> Tensor:
         *torch.broadcast_tensors(x.y.unsqueeze(1), x.theta.unsqueeze(2)), reduction="none"
     )
     return (tau.unsqueeze(-1) - (u < 0).float()).abs() * huber
+
+
+def optidice(x: SimpleNamespace, lam: float) -> Tensor:
+    """The lines of OptiDICE for `elu`, with a multiplier."""
+    e = x.r + x.gamma * x.next_v * ~x.terminated - x.v
+    y = (e - lam) / x.alpha
+    w = torch.where(y < 0, y.clamp(max=0).exp(), y + 1)
+    f = torch.where(y < 0, y.clamp(max=0).exp() * (y.clamp(max=0) - 1) + 1, 0.5 * y**2)
+    return ((1 - x.gamma) * x.v_0 - x.alpha * f + w * (e - lam) + lam).mean()
 
 
 def vae_divergence(x: SimpleNamespace) -> Tensor:
@@ -471,6 +489,9 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "weighted_doubly_robust_value(r, q, v, next_v, log_rho, last, done, discount=gamma).value": lambda x: by_steps(
         x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v
     ),
+    "magic_value: "
+    "magic_value(r, q, v, next_v, log_rho, last, done, generator=generator, steps=[], "
+    "discount=gamma).value": lambda x: by_steps(x, normalized(x.log_rho.exp().cumprod(1)), x.r - x.q, x.v),
     "ips_value: ips_value(r, p_e, p_b, max_weight=lam).value": lambda x: (
         (x.p_e / x.p_b).clamp(max=x.lam) * x.r
     ).mean(),
@@ -490,6 +511,52 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
         + sign * (7 * x.largest * math.log(2 / x.alpha) / (3 * (x.n - 1)) + x.se * (2 * math.log(2 / x.alpha)) ** 0.5)
         for sign in (-1, 1)
     ),
+    # ratios of visits
+    'f_divergence_penalty: f_divergence_penalty(w, divergence="soft_chi_square", reduction="none")': lambda x: (
+        torch.where(x.w < 1, x.w * ((x.w + 1e-10).log() - 1) + 1, 0.5 * (x.w - 1) ** 2)
+    ),
+    'f_divergence_penalty: f_divergence_penalty(w, divergence="chi_square", reduction="none")': lambda x: (
+        0.5 * (x.w - 1) ** 2
+    ),
+    'f_conjugate: f_conjugate(y, divergence="chi_square")': lambda x: (
+        (x.y + 1).relu() * x.y - 0.5 * ((x.y + 1).relu() - 1) ** 2
+    ),
+    'f_conjugate: f_conjugate(y.clamp(min=-1), divergence="chi_square")': lambda x: (
+        0.5 * x.y.clamp(min=-1) ** 2 + x.y.clamp(min=-1)
+    ),
+    'dice_weights: dice_weights(e, divergence="soft_chi_square", temperature=alpha)': lambda x: torch.where(
+        x.e < 0, (x.e / x.alpha).clamp(max=0).exp(), x.e / x.alpha + 1
+    ),
+    'dice_weights: dice_weights(e, divergence="soft_chi_square", temperature=alpha).log()': lambda x: torch.where(
+        x.e < 0, x.e / x.alpha, (x.e / x.alpha).clamp(min=0).log1p()
+    ),
+    'dice_weights: dice_weights(e, divergence="chi_square")': lambda x: (x.e + 1).relu(),
+    'dice_weights: dice_weights(e + 1, divergence="kl")': lambda x: x.e.exp(),
+    "dual_dice_loss: dual_dice_loss(nu, next_nu, nu_0, terminated, discount=gamma)": lambda x: (
+        (x.nu - x.gamma * x.next_nu * ~x.terminated).abs() ** 1.5 / 1.5 - (1 - x.gamma) * x.nu_0
+    ).mean(),
+    "dual_dice_loss: dual_dice_loss(nu, next_nu, nu_0, terminated, discount=gamma, "
+    'weight=gamma**t, reduction="sum") / (gamma**t).sum()': lambda x: (
+        (
+            x.gamma**x.t * ((x.nu - x.gamma * x.next_nu * ~x.terminated).abs() ** 1.5 / 1.5 - (1 - x.gamma) * x.nu_0)
+        ).sum()
+        / (x.gamma**x.t).sum()
+    ),
+    "algae_dice_loss: alpha * algae_dice_loss(nu, next_nu, nu_0, r, terminated, temperature=alpha, "
+    "discount=gamma)": lambda x: (
+        (x.r + x.gamma * x.next_nu * ~x.terminated - x.nu) ** 2 / 2 + (1 - x.gamma) * x.nu_0 * x.alpha
+    ).mean(),
+    "opti_dice_loss: opti_dice_loss(v, next_v, v_0, r, terminated, temperature=alpha, discount=gamma)": lambda x: (
+        optidice(x, 0.0)
+    ),
+    "opti_dice_loss: opti_dice_loss(v, next_v, v_0, r - lam, terminated, temperature=alpha, "
+    "discount=gamma) + lam": lambda x: optidice(x, x.lam),
+    "smodice_loss: smodice_loss(v, next_v, v_0, r, terminated, discount=gamma)": lambda x: (
+        (1 - x.gamma) * x.v_0 + (x.r + x.gamma * x.next_v * ~x.terminated - x.v).exp().mean().log()
+    ).mean(),
+    'smodice_loss: opti_dice_loss(v, next_v, v_0, r, terminated, divergence="chi_square", discount=gamma)': lambda x: (
+        (1 - x.gamma) * x.v_0 + (x.r + x.gamma * x.next_v * ~x.terminated - x.v).clamp(min=-1).add(1).square() / 2 - 0.5
+    ).mean(),
     # flow
     "flow_point: flow_point(z, a, t)": lambda x: (1 - x.t[:, None]) * x.z + x.t[:, None] * x.a,
     "flow_point: flow_point(z, a, 1 - t)": lambda x: x.t[:, None] * x.z + (1 - x.t[:, None]) * x.a,

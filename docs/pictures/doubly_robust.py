@@ -13,16 +13,16 @@ from pictures.importance import BETTER, STEPS, estimates
 
 
 def doubly_robust_value(axes: Axes) -> str:
-    estimates(axes, _with_model(ol.doubly_robust_value))
+    estimates(axes, with_model(ol.doubly_robust_value))
     return "40 logs of each size, with a model that is roughly right"
 
 
 def weighted_doubly_robust_value(axes: Axes) -> str:
-    estimates(axes, _with_model(ol.weighted_doubly_robust_value))
+    estimates(axes, with_model(ol.weighted_doubly_robust_value))
     return "the same logs and model, the weights of each step against each other"
 
 
-def _with_model(function: Callable[..., ol.ValueEstimate]) -> Callable[..., ol.ValueEstimate]:
+def with_model(function: Callable[..., ol.ValueEstimate]) -> Callable[..., ol.ValueEstimate]:
     def estimator(reward: Tensor, log_ratio: Tensor, done: Tensor) -> ol.ValueEstimate:
         left = torch.arange(STEPS - 1, -1, -1).expand_as(reward)  # steps after this one
         worth = 0.2 + 0.7 * BETTER  # of a step under the policy, as the model has it

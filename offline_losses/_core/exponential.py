@@ -1,4 +1,4 @@
-"""An exponential that goes on as a line, and how far it lies above its tangent at zero."""
+"""Exponentials that do not overflow or lose their digits, and powers whose derivatives are finite."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.reduce import scalar
+from offline_losses._core.reduce import reduce, scalar
 
 
 def up_to(z: Tensor, max_exponent: Knob) -> tuple[Tensor, Tensor]:
@@ -22,3 +22,20 @@ def above_tangent(z: Tensor) -> Tensor:
     for n in range(13, 2, -1):
         series = 1 + near / n * series
     return torch.where(near == z, near.square() / 2 * series, z.exp() - z - 1)
+
+
+def log_mean_exp(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Logarithm of the mean exponential of all existing elements, on each of them; zero if there are none."""
+    if not x.numel():
+        return x
+    existing = x if mask is None else torch.where(mask, x, -torch.inf)
+    largest = existing.detach().amax()
+    shift = torch.where(largest.isinf(), 0.0, largest)
+    mean = reduce((existing - shift).exp(), mask, None, "mean")
+    return (torch.where(mean == 0, 1.0, mean).log() + shift).expand_as(x)
+
+
+def power(x: Tensor, exponent: Knob) -> Tensor:
+    """The magnitude to the exponent, over it; at zero, where its second derivative may be infinite, a constant."""
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x.abs()) ** scalar(exponent, x) / exponent)

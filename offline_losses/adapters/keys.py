@@ -69,6 +69,8 @@ KEYS = MappingProxyType(
         "next_log_prob": Entry(None),
         "reference_log_prob": Entry(None),
         "log_ratio": Entry(None),
+        "ratio": Entry(None),
+        "initial_value": Entry(None),
         "policy_probability": Entry(None),
         "propensity": Entry(None),
         "standard_error": Entry(None),

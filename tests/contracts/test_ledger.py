@@ -104,6 +104,7 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "smoothed_action",
             "munchausen_reward",
             "advantage_learning_reward",
+            "f_conjugate",
         }
 
 

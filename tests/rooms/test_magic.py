@@ -1,0 +1,141 @@
+"""The laws of MAGIC: what it mixes, by which shares, and whom it believes when."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from comparison import close, not_above
+from evaluation import PROCESS, Log, logs
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from strategies import discounts, tensors
+from torch import Tensor
+
+from offline_losses import magic_value, weighted_doubly_robust_value
+from offline_losses.magic import mixture, truncated
+
+
+def magic(log: Log, **knobs: object) -> tuple[Tensor, Tensor, Tensor]:
+    return magic_value(*log, **{"generator": torch.Generator().manual_seed(0), "resamples": 30, **knobs})
+
+
+@given(log=logs(), discount=discounts)
+def test_without_another_estimate_it_is_the_weighted_doubly_robust_one(log: Log, discount: float) -> None:
+    """In all three numbers, whatever the interval."""
+    wanted = weighted_doubly_robust_value(*log, discount=discount)
+    for actual, expected in zip(magic(log, steps=(), discount=discount), wanted, strict=True):
+        close(actual, expected)
+
+
+@given(log=logs(never=False), discount=discounts)
+def test_the_estimates_are_those_of_the_paper(log: Log, discount: float) -> None:
+    """Rewards of so many steps, then the model, less the control variate of the weights before and with each step."""
+    starts = [0, *(i + 1 for i, end in enumerate(log.done.tolist()) if end)]
+    ends = [*starts[1:], len(log.done)] if not log.done[-1] else starts[1:]
+    episodes = [log.take(torch.arange(a, b)) for a, b in zip(starts, ends, strict=False)]
+    n, longest = len(episodes), max(len(each.reward) for each in episodes)
+    products = torch.ones(n, longest).double()
+    for i, each in enumerate(episodes):
+        products[i] = each.log_ratio.cumsum(0).exp()[torch.arange(longest).clamp(max=len(each.reward) - 1)]
+    weight = products / products.sum(0)
+    sums = []
+    for count in range(longest + 1):
+        g = 0.0
+        for i, each in enumerate(episodes):
+            following = torch.where(each.terminated, 0.0, each.next_value)
+            value = torch.cat([each.value[:1], following])  # of each step's state, as the last step tells it
+            for t in range(min(count, len(each.reward))):
+                before = weight[i, t - 1] if t else 1 / n
+                g += discount**t * (weight[i, t] * (each.reward[t] - each.q_data[t]) + before * value[t])
+                # the model's value of a state is taken by the weights up to the step that led there
+            last = min(count, len(each.reward))
+            g += discount**last * (weight[i, last - 1] if last else 1 / n) * value[last]
+        sums.append(g)
+    found = truncated(**log._asdict(), discount=discount, steps=range(longest))
+    close(found.mean(1), torch.stack([torch.as_tensor(x) for x in sums]))
+
+
+@given(data=st.data())
+def test_the_shares_are_the_best(data: st.DataObject) -> None:
+    """None is negative, their sum is one, and no other such shares have a smaller square."""
+    size = data.draw(st.integers(1, 6))
+    root = data.draw(tensors((size, data.draw(st.integers(1, 6))), -3.0, 3.0))
+    error = root @ root.T
+    share = mixture(error)
+    not_above(torch.zeros_like(share), share)
+    close(share.sum(), 1.0)
+    slope, scale = error @ share, error.diagonal().max() + 1e-12
+    not_above(share @ slope, slope.min() + 1e-8 * scale)
+    rest = {"type": "eq", "fun": lambda x: x.sum() - 1}
+    matrix = error.numpy()
+    other = minimize(lambda x: x @ matrix @ x, np.full(size, 1 / size), bounds=[(0, 1)] * size, constraints=rest)
+    not_above(share @ slope, torch.tensor(other.fun).double() + 1e-6 * scale)
+
+
+@given(log=logs(), discount=discounts)
+def test_it_lies_among_what_it_mixes(log: Log, discount: float) -> None:
+    """And a model without errors is believed, whatever the ratios."""
+    means = truncated(**log._asdict(), discount=discount, steps=None).mean(1)
+    value = magic(log, discount=discount)[0]
+    not_above(means.min(), value)
+    not_above(value, means.max())
+    following = torch.where(log.terminated, 0.0, log.next_value)
+    log = log._replace(q_data=log.reward + discount * following)
+    first = torch.cat([torch.tensor([True]), log.done[:-1]])
+    close(magic(log, discount=discount)[0], log.value[first].mean())
+
+
+def test_it_believes_the_better_one() -> None:
+    """With the exact model it takes that, whose error is less; a model far off is not believed."""
+    log, discount = PROCESS.sample(PROCESS.q), PROCESS.discount
+    found = magic(log, discount=discount)
+    first = torch.cat([torch.tensor([True]), log.done[:-1]])
+    plain = weighted_doubly_robust_value(*log, discount=discount)
+    not_above(found[1], plain.standard_error)
+    assert abs(found[0] - PROCESS.truth()) < 0.01
+    wrong = PROCESS.sample(lambda steps: PROCESS.q(steps) + 50)
+    alone = wrong.value[first].mean()
+    found = magic(wrong, discount=discount)
+    assert abs(found[0] - PROCESS.truth()) < 0.02 * abs(alone - PROCESS.truth())
+
+
+def test_only_the_generator_draws() -> None:
+    """The same seed gives the same number, and no other state moves; rows are one sample, as flat data are."""
+    log = PROCESS.sample(PROCESS.q)
+    log = log.take(torch.arange(60))._replace(done=torch.arange(60) % 3 == 2)
+    state = torch.get_rng_state()
+    one, other = (magic(log, level=0.3) for _ in range(2))
+    rows = magic(Log(*(x.view(5, 12) for x in log)), level=0.3)
+    assert torch.equal(state, torch.get_rng_state())
+    for a, b, c in zip(one, other, rows, strict=True):
+        assert torch.equal(a, b)
+        close(a, c)
+
+
+def test_one_episode_and_no_gradient() -> None:
+    """The error of one is unknown, and its value that of all its steps; nothing flows."""
+    one = torch.ones(2, requires_grad=True)
+    end = torch.tensor([False, True])
+    found = magic(Log(one, one, one, one, 0 * one, end, end), discount=0.5)
+    close(found[0], weighted_doubly_robust_value(one, one, one, one, 0 * one, end, end, discount=0.5).value.detach())
+    assert found[1] == torch.inf
+    assert not any(x.requires_grad for x in found)
+
+
+def test_bad_input_is_refused() -> None:
+    """In the words of the function."""
+    one, end = torch.ones(2), torch.tensor([False, True])
+    call = partial(magic_value, one, one, one, one, one, end, end)
+    generator = torch.Generator()
+    with pytest.raises(ValueError, match=r"magic_value: steps: expected an int of at least 0, got -1"):
+        call(generator=generator, steps=(-1,))
+    with pytest.raises(ValueError, match="magic_value: level"):
+        call(generator=generator, level=1.0)
+    with pytest.raises(ValueError, match="magic_value: resamples"):
+        call(generator=generator, resamples=0)
+    with pytest.raises(TypeError, match="magic_value: generator"):
+        call(generator=0)
