@@ -1,0 +1,97 @@
+"""Files in the style of D4RL: one row for each step, flags of two kinds, next observations in some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+from tensordict import TensorDict
+
+from offline_losses.adapters.entries import Array, Path
+from offline_losses.adapters.flat import Last, Steps, leaves, open_hdf5, read_hdf5
+
+
+def load_d4rl(
+    source: str | PathLike[str] | Mapping[str, Any], *, infos: bool = False, last: Last = "drop"
+) -> TensorDict:
+    """Reads a flat HDF5 file, or a dict of arrays, in the style of D4RL into one flat TensorDict `[N]`.
+
+    `terminals` are terminations. `timeouts` are cuts; without them, a row whose `next_observations` differ from the
+    observation of the row after is a cut. Without both, only terminations end episodes, and a warning says so.
+    `next_observations` are used where they are there, and are else the observations of the rows after.
+
+    Args:
+        source: an HDF5 file, or what `env.get_dataset()` returns; not `d4rl.qlearning_dataset`, which has dropped the
+            steps at which an episode was cut.
+        infos: whether to keep the numbers of each step under `infos`, as entries `("infos", ...)`.
+        last: what becomes of a step at which an episode was cut, where no next observation is on record: `"drop"` it,
+            with a warning (it holds a reward), or `"keep"` it with `("next", "observed")` False.
+
+    Returns:
+        The keys of `load_minari`. Where next observations are not on record there is `("next", "observed")`, False on
+        terminated rows as well, which need none; a copy of the observation stands there.
+
+    Raises:
+        ValueError: an entry that is missing, of another length, or not finite; flags that are not 0 and 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> flags = {"terminals": np.array([0, 0, 1]), "timeouts": np.zeros(3)}
+        >>> steps = {"observations": np.arange(3.0)[:, None], "actions": np.zeros((3, 1)), "rewards": np.ones(3)}
+        >>> load_d4rl(steps | flags)["next", "observed"].tolist()
+        [True, True, False]
+    """
+    if isinstance(source, Mapping):
+        arrays, where = dict(source), "the dict"
+    else:
+        where = f"file {fspath(source)!r}"
+        with open_hdf5("load_d4rl", source) as file:
+            arrays = read_hdf5(file)
+    missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"load_d4rl: {where}: expected {missing[0]}, got the entries {sorted(arrays)}. Rename what stands for it."
+        )
+    terminated = np.asarray(arrays["terminals"]).reshape(-1)
+    steps = Steps(
+        "load_d4rl",
+        where,
+        observation=arrays["observations"],
+        action=arrays["actions"],
+        terminated=terminated,
+        truncated=np.asarray(arrays.get("timeouts", np.zeros(len(terminated)))).reshape(-1),
+        reward=arrays["rewards"],
+        next_observation=arrays.get("next_observations"),
+    )
+    if infos:
+        steps.others = {path: array for path, array in _infos(arrays) if array.shape[:1] == (len(terminated),)}
+    if "next_observations" in arrays:
+        _compare_rows(steps, known="timeouts" in arrays)
+    elif "timeouts" not in arrays:
+        steps.warn("neither timeouts nor next_observations: an episode that was cut runs on into the next one.")
+    return steps.tensordict(last)
+
+
+def _infos(arrays: Mapping[str, Any]) -> list[tuple[Path, Array]]:
+    nested = [part for part in leaves(arrays.get("infos", {}), ("infos",)) if part[0] != ("infos",)]
+    flat = [(("infos", *key.split("/")[1:]), np.asarray(arrays[key])) for key in arrays if key.startswith("infos/")]
+    return [*nested, *flat]
+
+
+def _compare_rows(steps: Steps, known: bool) -> None:
+    """Where the next observation is not the row after: the ends that lack a flag; and where it is: no end."""
+    before, after = (np.asarray(value) for value in (steps.next_observation, steps.observation))
+    if before.shape != after.shape or len(before) != len(steps.terminated):
+        return  # refused later, by name
+    goes_on = (before[:-1] == after[1:]).reshape(len(before) - 1, -1).all(axis=1)
+    if not known:
+        cut = ~goes_on & (steps.terminated[:-1] == 0)
+        steps.truncated = np.append(cut, [False])
+    doubtful = int((goes_on & (steps.terminated[:-1] != 0)).sum())
+    if doubtful:
+        steps.warn(
+            f"{doubtful} rows are flagged as terminals although the next row goes on from them. Take another entry "
+            "for the flag where the file has one (`episode_terminals`)."
+        )

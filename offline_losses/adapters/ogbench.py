@@ -1,0 +1,82 @@
+"""OGBench's files, in which `terminals` is where a trajectory was cut and `masks` where the task ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+from tensordict import TensorDict
+
+from offline_losses.adapters.entries import Array
+from offline_losses.adapters.flat import Last, Steps
+
+
+def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last = "drop") -> TensorDict:
+    """Reads an npz file of OGBench (1.2.2), or what its `load_dataset` returns, into one flat TensorDict `[N]`.
+
+    Three forms are told apart by their entries:
+
+    - with neither of the next two, the file: T + 1 rows for each trajectory, `terminals` 1 on the last, whose action
+      is a filler. That row is the next observation of the one before;
+    - with `next_observations`, the regular form: one row for each step, `terminals` 1 on the last;
+    - with `valids`, the compact form: as in the file, and rows with `valids` 0 are no steps.
+
+    `terminals` is a cut in all of them: a trajectory of OGBench does not end with its task. `masks`, 1 where the task
+    goes on, is the only termination; a step that reaches the goal inside a trajectory ends an episode here.
+
+    Args:
+        source: path of an npz file, or a dict of arrays.
+        last: what becomes of a last step without a next observation on record; only a regular form that is cut short
+            has such.
+
+    Returns:
+        The keys of `load_minari`; no `("next", "reward")` where the file has no `rewards`, as those for goals have not.
+
+    Raises:
+        ValueError: an entry that is missing, of another length, or not finite; rows that are no transition.
+    """
+    if isinstance(source, Mapping):
+        arrays, where = {key: np.asarray(value) for key, value in source.items()}, "the dict"
+    else:
+        where = f"file {fspath(source)!r}"
+        with np.load(source, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file}
+    missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"load_ogbench: {where}: expected {missing[0]}, got the entries {sorted(arrays)}. Check the file."
+        )
+    cut = arrays["terminals"].astype(bool)
+    short = [name for name in _ROWS if name in arrays and len(arrays[name]) != len(cut)]
+    if short:
+        raise ValueError(
+            f"load_ogbench: {where}, {short[0]}: expected {len(cut)} rows, as terminals has, got "
+            f"{len(arrays[short[0]])}. A file without a flag on its last row loses one in OGBench's own loader: "
+            "read the file itself."
+        )
+    observation: Array = arrays["observations"]
+    if "next_observations" in arrays:
+        step, following = np.ones(len(cut), bool), arrays["next_observations"]
+    else:
+        step = arrays["valids"].astype(bool) if "valids" in arrays else ~cut
+        step[-1:] = False  # with or without a flag, nothing follows
+        following = np.concatenate([observation[1:], observation[-1:]])
+        cut = np.append(~step[1:], True)
+    if not step.any():
+        raise ValueError(f"load_ogbench: {where}: expected two rows of a trajectory, got none. Check terminals.")
+    terminated = arrays["masks"] == 0 if "masks" in arrays else np.zeros(len(cut), bool)
+    return Steps(
+        "load_ogbench",
+        where,
+        observation=observation[step],
+        action=arrays["actions"][step],
+        terminated=terminated[step],
+        truncated=cut[step],
+        reward=arrays["rewards"][step] if "rewards" in arrays else None,
+        next_observation=following[step],
+    ).tensordict(last)
+
+
+_ROWS = ("observations", "actions", "next_observations", "valids", "masks", "rewards")

@@ -1,0 +1,132 @@
+"""robomimic's HDF5 files: a group for each demonstration, masks that name the ones of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any, Literal
+
+import numpy as np
+from tensordict import TensorDict
+
+from offline_losses.adapters.entries import Array
+from offline_losses.adapters.flat import Last, Steps, ends, joined, leaves, open_hdf5, read_hdf5
+
+
+def load_robomimic(
+    source: str | PathLike[str],
+    *,
+    split: str | None = None,
+    observations: Sequence[str] | None = None,
+    dones: Literal["terminated", "truncated"] = "terminated",
+    last: Last = "drop",
+) -> TensorDict:
+    """Reads demonstrations of a robomimic file into one flat TensorDict `[N]`, in the order of their numbers.
+
+    `dones` of these files means what whoever made them chose: success, the end of a demonstration, or both. Every
+    demonstration ends with its last row, by a termination where `dones` is 1 there and by a cut where not. A last
+    `next_obs` that repeats `obs` is what a converter writes at a time limit, so it counts as a cut without a record.
+
+    Args:
+        source: the HDF5 file.
+        split: name of a mask, such as `"train"`; None: all demonstrations.
+        observations: names of the entries of `obs` to read; None: all.
+        dones: `"terminated"`, or `"truncated"` where 1 says no more than that the demonstration is over; also for
+            files with 1 on several rows.
+        last: `"drop"` steps that were cut without a next observation on record, or `"keep"` them, marked.
+
+    Returns:
+        The keys of `load_minari`, observations nested by name, and `("next", "observed")` where one is not on record.
+
+    Raises:
+        ValueError: no such split, a missing entry (rewards are never made up), a flag inside a demonstration.
+    """
+    where = f"file {fspath(source)!r}"
+    if dones not in ("terminated", "truncated"):
+        raise ValueError(
+            f"load_robomimic: dones: expected 'terminated' or 'truncated', got {dones!r}. Choose one of these."
+        )
+    with open_hdf5("load_robomimic", source) as file:
+        names = _demos(file, where, split)
+        demos = [_demo(file["data"][name], f"{where}, {name}", observations) for name in names]
+    lengths = [len(demo["rewards"]) for demo in demos]
+    for name, demo, length in zip(names, demos, lengths, strict=True):
+        for path, array in leaves(demo, ()):
+            if len(array) != length:
+                raise ValueError(
+                    f"load_robomimic: {where}, {name}, {'/'.join(path)}: expected {length} rows, as rewards has, got "
+                    f"{len(array)}. Convert the file anew."
+                )
+    last_rows = ends(lengths)
+    flagged = joined([demo["dones"] for demo in demos]).astype(bool)
+    if dones == "terminated" and (flagged & ~last_rows).any():
+        raise ValueError(
+            f"load_robomimic: {where}, dones: expected 1 on the last row of a demonstration only, got "
+            f"{int((flagged & ~last_rows).sum())} others. Pass dones='truncated', or cut the demonstrations there."
+        )
+    terminated = flagged & last_rows & (dones == "terminated")
+    following, observed = None, None
+    if all("next_obs" in demo for demo in demos):
+        following = joined([demo["next_obs"] for demo in demos])
+        observed = ~(_repeats(joined([demo["obs"] for demo in demos]), following) & last_rows)
+        terminated &= observed
+    steps = Steps(
+        "load_robomimic",
+        where,
+        observation=joined([demo["obs"] for demo in demos]),
+        action=joined([demo["actions"] for demo in demos]),
+        terminated=terminated,
+        truncated=last_rows & ~terminated,
+        reward=joined([demo["rewards"] for demo in demos]),
+        next_observation=following,
+        observed=observed,
+    )
+    return steps.tensordict(last)
+
+
+def _demos(file: Any, where: str, split: str | None) -> list[str]:
+    if "data" not in file or not len(file["data"]):
+        raise ValueError(
+            f"load_robomimic: {where}: expected demonstrations under data, got {list(file)}. Check the file."
+        )
+    names = list(file["data"])
+    if split is not None:
+        masks = list(file["mask"]) if "mask" in file else []
+        if split not in masks:
+            raise ValueError(
+                f"load_robomimic: split: expected one of {masks}, got {split!r}. Pass one of these, or None."
+            )
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in file["mask"][split][()]]
+        missing = [name for name in names if name not in file["data"]]
+        if missing:
+            raise ValueError(
+                f"load_robomimic: {where}, mask/{split}: expected names of demonstrations, got {missing[0]!r}. "
+                "Choose another split, or repair the file."
+            )
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+
+
+def _demo(group: Any, where: str, observations: Sequence[str] | None) -> dict[str, Any]:
+    missing = [name for name in ("obs", "actions", "rewards", "dones") if name not in group]
+    missing += [name for name in observations or () if "obs" in group and name not in group["obs"]]
+    if missing:
+        raise ValueError(
+            f"load_robomimic: {where}: expected {missing[0]}, got {list(group)}. Extract observations and rewards "
+            "into the file first, with robomimic's dataset_states_to_obs.py."
+        )
+    demo = {name: group[name][()] for name in ("actions", "rewards", "dones")}
+    for name in ("obs", "next_obs"):
+        if name in group:
+            read = (
+                read_hdf5(group[name]) if observations is None else {key: group[name][key][()] for key in observations}
+            )
+            demo[name] = read
+    return demo
+
+
+def _repeats(before: Any, after: Any) -> Array:
+    """True where a next observation is the observation itself, in all entries."""
+    following = dict(leaves(after, ()))
+    same = [(array == following[path]).reshape(len(array), -1).all(axis=1) for path, array in leaves(before, ())]
+    repeats: Array = np.logical_and.reduce(same)
+    return repeats

@@ -1,0 +1,99 @@
+"""TensorDicts that TorchRL's collectors and buffers hold: trailing axes of one go, and slices get ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from offline_losses.adapters.entries import ALWAYS, Path, key_of, path_of
+from offline_losses.adapters.flat import Steps
+
+_FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
+_OWN = {"collector", "done", "terminated", "truncated"}
+
+
+def from_torchrl(data: TensorDictBase) -> TensorDict:
+    """A TensorDict of TorchRL's keys, `[N]` or `[B, T]` with time last, as one flat TensorDict `[N]`.
+
+    Rewards and flags `[..., 1]` lose that axis. Each of B slices is followed by the next one, and ends where it was
+    cut: its last step is marked truncated if it has neither flag, and a warning says how often. With
+    `("collector", "traj_ids")`, so does every trajectory. Where the source had only `done`, an end is what
+    `terminated` says, and a cut if it does not.
+
+    Args:
+        data: with `observation`s and `action`, and rewards, flags and next observations under `"next"`. The folder that
+            a replay buffer has dumped is not such: it holds rows that were never written, and after a wrap their order
+            stands elsewhere. Load it into a buffer, and pass `buffer[:]`, oldest step first.
+
+    Returns:
+        The keys of `load_minari`; the root's flags and the collector's own entries are left out, others are kept.
+
+    Raises:
+        TypeError: not a TensorDict.
+        ValueError: no reward, flag, action or next observation; numbers that are not finite.
+    """
+    if not isinstance(data, TensorDictBase):
+        raise TypeError(
+            f"from_torchrl: data: expected a TensorDict, got {type(data).__name__}. Pass what a collector yields, or "
+            "`buffer[:]` of a replay buffer."
+        )
+    where, dims = f"TensorDict {list(data.batch_size)}", data.batch_dims
+    if dims not in (1, 2):
+        raise ValueError(f"from_torchrl: {where}: expected batch size [N] or [B, T], got that. Reshape it, time last.")
+    columns: dict[Path, Any] = {}
+    for key in data.keys(include_nested=True, leaves_only=True):
+        value = data.get(key)
+        if isinstance(value, torch.Tensor):
+            path = path_of(key)
+            last = value.shape[dims:] == (1,) and path in _FLAGS | {("collector", "traj_ids")}
+            columns[path] = (value.squeeze(-1) if last else value).reshape(
+                -1, *value.shape[dims + (1 if last else 0) :]
+            )
+    wanted = [("action",), ("next", "reward"), ("next", "done")]
+    missing = [key_of(path) for path in wanted if path not in columns]
+    if missing:
+        raise ValueError(
+            f"from_torchrl: {where}: expected {missing[0]!r}, got {sorted(map('/'.join, columns))}. Rename the entry."
+        )
+    done = columns["next", "done"].bool()
+    terminated = columns.get(("next", "terminated"), done & ~columns.get(("next", "truncated"), ~done).bool()).bool()
+    over = _cuts(columns, data.batch_size) & ~done
+    roots = {path[1] if path[0] == "next" else path[0] for path in columns if path not in _FLAGS} - _OWN - {"action"}
+    following = {name for name in roots if any(path[:2] == ("next", name) for path in columns)}
+    if not following:
+        raise ValueError(
+            f"from_torchrl: {where}: expected next observations under 'next', got none. Collect with them; the row "
+            "after may belong to another trajectory."
+        )
+    steps = Steps(
+        "from_torchrl",
+        where,
+        observation=None,
+        action=columns["action",].numpy(force=True),
+        terminated=terminated.numpy(force=True),
+        truncated=((done & ~terminated) | columns.get(("next", "truncated"), done & ~done).bool() | over).numpy(
+            force=True
+        ),
+        reward=columns["next", "reward"].numpy(force=True),
+    )
+    steps.others = {
+        path: value.numpy(force=True)
+        for path, value in columns.items()
+        if path not in _FLAGS | {("action",)} and path not in ALWAYS and path[0] not in _OWN
+    }
+    if int(over.sum()):
+        steps.warn(f"{int(over.sum())} slices end with neither flag; their last step is marked truncated.")
+    return steps.tensordict("keep")
+
+
+def _cuts(columns: dict[Path, Any], batch_size: torch.Size) -> Any:
+    """True on the last row of each slice, and of each trajectory that the collector numbers."""
+    cut = torch.zeros(batch_size, dtype=torch.bool)
+    cut[..., -1] = True
+    cut = cut.reshape(-1)
+    if ("collector", "traj_ids") in columns:
+        ids = columns["collector", "traj_ids"].cpu()
+        cut[:-1] |= ids[1:] != ids[:-1]
+    return cut.to(columns["next", "done"].device)

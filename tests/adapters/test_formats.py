@@ -1,0 +1,489 @@
+"""The field's files as one TensorDict: what their flags mean, what is not on record, and each trap by name."""
+
+# ruff: noqa: E402 (the extras are asked for before what needs them is imported)
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+h5py = pytest.importorskip("h5py", reason="needs the extra offline-losses[data]")
+pytest.importorskip("tensordict", reason="needs the extra offline-losses[data]")
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from offline_losses import check_ends
+from offline_losses.adapters.d3rlpy import from_d3rlpy
+from offline_losses.adapters.d4rl import load_d4rl
+from offline_losses.adapters.lerobot import load_lerobot
+from offline_losses.adapters.ogbench import load_ogbench
+from offline_losses.adapters.robomimic import load_robomimic
+from offline_losses.adapters.torchrl import from_torchrl
+
+LENGTHS = (3, 2, 4)
+TERMINATED = (True, False, True)
+ENDS = np.array([0, 0, 1, 0, 1, 0, 0, 0, 1], bool)
+TERMINAL = np.array([0, 0, 1, 0, 0, 0, 0, 0, 1], bool)
+STATES = np.concatenate([10 * i + np.arange(n + 1.0) for i, n in enumerate(LENGTHS)])[:, None]
+FIRST = np.delete(STATES, [3, 6, 11], 0)  # T states of each episode
+NEXT = np.delete(STATES, [0, 4, 7], 0)
+ACTION = np.linspace(-1, 1, 9)[:, None]
+REWARD = np.arange(9.0)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def d4rl(**changes: Any) -> dict[str, Any]:
+    whole = {
+        "observations": FIRST,
+        "actions": ACTION,
+        "rewards": REWARD,
+        "terminals": TERMINAL,
+        "timeouts": ENDS & ~TERMINAL,
+        "next_observations": NEXT,
+    }
+    return {key: value for key, value in {**whole, **changes}.items() if value is not None}
+
+
+def sound(data: TensorDict) -> None:
+    """The guarantees of `load_minari`."""
+    step = data["next"]
+    check_ends(step["terminated"], step["done"])
+    assert step["done"].equal(step["terminated"] | step["truncated"])
+    assert bool(step["done"][-1])
+    assert step["done"][:-1].equal(data["episode"][1:] != data["episode"][:-1])
+    for value in data.values(True, True):
+        assert value.dtype in (torch.float32, torch.int64, torch.bool, torch.uint8)
+        assert value.shape[0] == len(data)
+
+
+def whole(data: TensorDict) -> None:
+    """All nine steps with their next states."""
+    sound(data)
+    observation = data["observation"] if isinstance(data["observation"], torch.Tensor) else data["observation", "x"]
+    following = data["next", "observation"]
+    following = following if isinstance(following, torch.Tensor) else following["x"]
+    assert np.array_equal(observation.numpy(), FIRST)
+    assert np.array_equal(following.numpy(), NEXT)
+    assert data["next", "reward"].tolist() == REWARD.tolist()
+    assert data["action"].numpy() == pytest.approx(ACTION)
+    assert data["next", "terminated"].tolist() == TERMINAL.tolist()
+    assert data["next", "truncated"].tolist() == (ENDS & ~TERMINAL).tolist()
+    assert data["episode"].tolist() == [0] * 3 + [1] * 2 + [2] * 4
+    assert ("next", "observed") not in data.keys(True)
+
+
+def without_the_cut(data: TensorDict) -> None:
+    """The step that was cut is gone, and the one before it ends the episode."""
+    sound(data)
+    assert data["next", "reward"].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert data["next", "truncated"].tolist() == [False, False, False, True] + [False] * 4
+    assert data["next", "terminated"].tolist() == [False, False, True, False, False, False, False, True]
+    shown = data["next", "observed"]
+    assert shown.tolist() == [True, True, False, True, True, True, True, False]
+    following = data["next", "observation"]
+    following = following if isinstance(following, torch.Tensor) else following["state"]
+    assert following[shown].flatten().tolist() == [1, 2, 11, 21, 22, 23]
+
+
+# --- D4RL --------------------------------------------------------------------------------------------------------
+
+
+def test_d4rl_with_everything_on_record(quiet: None, tmp_path: Path) -> None:
+    whole(load_d4rl(d4rl(rewards=REWARD[:, None])))
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for key, value in d4rl(**{"infos/qpos": FIRST, "metadata/algorithm": "SAC"}).items():
+            file[key] = value
+    data = load_d4rl(tmp_path / "set.hdf5", infos=True)
+    assert np.array_equal(data["infos", "qpos"].numpy(), FIRST)
+    whole(load_d4rl(tmp_path / "set.hdf5"))
+    assert ("infos", "qpos") not in load_d4rl(tmp_path / "set.hdf5").keys(True)
+
+
+def test_d4rl_without_next_observations_drops_or_marks_the_cut() -> None:
+    with pytest.warns(
+        UserWarning, match=r"load_d4rl: the dict: 1 of 9 steps are left out.*each holds a reward"
+    ) as told:
+        without_the_cut(load_d4rl(d4rl(next_observations=None)))
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_d4rl(d4rl(next_observations=None), last="keep")
+    sound(data)
+    assert data["next", "reward"].tolist() == REWARD.tolist()
+    assert data["next", "observed"].tolist() == (~ENDS).tolist()
+
+
+def test_d4rl_without_timeouts_finds_the_cut_in_the_next_observations(quiet: None) -> None:
+    whole(load_d4rl(d4rl(timeouts=None)))
+
+
+def test_d4rl_without_timeouts_and_next_observations_says_so() -> None:
+    with pytest.warns(UserWarning, match="neither timeouts nor next_observations"):
+        data = load_d4rl(d4rl(timeouts=None, next_observations=None))
+    assert data["episode"].tolist() == [0] * 3 + [1] * 6
+
+
+def test_d4rl_terminals_on_two_rows_are_told() -> None:
+    twice = TERMINAL.copy()
+    twice[[1, 7]] = True
+    with pytest.warns(UserWarning, match="2 rows are flagged as terminals although the next row goes on from them"):
+        load_d4rl(d4rl(terminals=twice))
+
+
+def test_d4rl_a_file_that_stops_within_an_episode() -> None:
+    part = {key: value[:7] for key, value in d4rl().items()}
+    with pytest.warns(UserWarning, match="the last step has neither flag; it is marked truncated"):
+        data = load_d4rl(part)
+    assert data["next", "truncated"].tolist() == [False, False, False, False, True, False, True]
+    assert data["next", "observation"][-1].item() == 22
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": None}, r"load_d4rl: the dict: expected rewards, got the entries"),
+        ({"terminals": None}, r"load_d4rl: the dict: expected terminals"),
+        ({"actions": ACTION[:-1]}, r"the dict, action: expected 9 rows, as the flags have, got shape \(8, 1\)"),
+        ({"rewards": np.where(REWARD == 4, np.nan, REWARD)}, r"next/reward: expected numbers.*got nan at row 4"),
+        ({"terminals": 2 * TERMINAL}, r"terminated: expected one flag for each row"),
+        ({"observations": np.array(["a"] * 9)}, r"observation: expected numbers, got dtype"),
+    ],
+)
+def test_d4rl_refuses_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_d4rl(d4rl(**changes))
+    with pytest.raises(ValueError, match="last: expected 'drop' or 'keep', got 'zero'"):
+        load_d4rl(d4rl(), last="zero")  # type: ignore[arg-type]
+
+
+# --- OGBench -----------------------------------------------------------------------------------------------------
+
+
+def ogbench(**changes: Any) -> dict[str, Any]:
+    """The file's form: a row for each state."""
+    over = np.zeros(12)
+    over[[3, 6, 11]] = 1
+    actions = np.insert(ACTION, [3, 5, 9], 77.0, 0)  # fillers
+    rewards = np.insert(REWARD, [3, 5, 9], 77.0)
+    masks = np.insert(1.0 - TERMINAL, [3, 5, 9], 1.0)
+    file = {"observations": STATES, "actions": actions, "terminals": over, "rewards": rewards, "masks": masks}
+    return {key: value for key, value in {**file, **changes}.items() if value is not None}
+
+
+def test_ogbench_file(quiet: None, tmp_path: Path) -> None:
+    np.savez(tmp_path / "maze.npz", **ogbench())
+    data = load_ogbench(tmp_path / "maze.npz")
+    assert data["next", "truncated"].tolist() == ENDS.tolist()
+    data["next", "truncated"] &= ~data["next", "terminated"]
+    whole(data)
+
+
+def test_ogbench_terminals_are_cuts_and_rewards_are_not_made_up(quiet: None) -> None:
+    data = load_ogbench(ogbench(masks=None, rewards=None))
+    assert not data["next", "terminated"].any()
+    assert data["next", "truncated"].tolist() == ENDS.tolist()
+    assert ("next", "reward") not in data.keys(True)
+
+
+def test_ogbench_regular_and_compact_forms_are_the_same_steps(quiet: None) -> None:
+    file = load_ogbench(ogbench())
+    regular = {
+        "observations": FIRST,
+        "next_observations": NEXT,
+        "actions": ACTION,
+        "terminals": ENDS,
+        "rewards": REWARD,
+        "masks": 1 - TERMINAL,
+    }
+    compact = ogbench()
+    compact["valids"] = 1 - compact["terminals"]
+    compact["terminals"] = np.minimum(compact["terminals"] + np.append(compact["terminals"][1:], 1), 1)
+    for form in (regular, compact):
+        data = load_ogbench(form)
+        assert set(data.keys(True, True)) == set(file.keys(True, True))
+        assert (data == file).all()
+
+
+def test_ogbench_without_a_flag_on_the_last_row(quiet: None) -> None:
+    file = ogbench()
+    file["terminals"][-1] = 0
+    assert len(load_ogbench(file)) == 9
+    short = {"observations": FIRST, "next_observations": NEXT[:-1], "actions": ACTION, "terminals": ENDS}
+    with pytest.raises(
+        ValueError, match=r"next_observations: expected 9 rows.*got 8.*loses one in OGBench's own loader"
+    ):
+        load_ogbench(short)
+
+
+# --- robomimic ---------------------------------------------------------------------------------------------------
+
+
+def robomimic(path: Path, *, number: int = 9, **changes: Any) -> Path:
+    """Demonstrations 9, 10 and 11: by name the first would come last."""
+    edges = np.cumsum([0, *LENGTHS])
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            rows = slice(edges[i], edges[i + 1])
+            demo = {"obs/x": FIRST, "next_obs/x": NEXT, "actions": ACTION, "rewards": REWARD, "dones": TERMINAL}
+            for key, value in {**demo, **changes}.items():
+                if value is not None:
+                    file[f"data/demo_{number + i}/{key}"] = value[rows]
+        file["mask/train"] = np.array([b"demo_10", b"demo_9"])
+        file["mask/odd"] = np.array([b"demo_1"])
+    return path
+
+
+def test_robomimic(quiet: None, tmp_path: Path) -> None:
+    path = robomimic(tmp_path / "demo.hdf5")
+    whole(load_robomimic(path))
+    part = load_robomimic(path, split="train")
+    assert part["next", "reward"].tolist() == [0, 1, 2, 3, 4]
+    assert load_robomimic(path, observations=["x"])["observation", "x"].shape == (9, 1)
+    assert not load_robomimic(path, dones="truncated")["next", "terminated"].any()
+
+
+def test_robomimic_at_a_time_limit_repeats_the_observation(tmp_path: Path) -> None:
+    """As converted from D4RL: `dones` 1, and the last `next_obs` is `obs`."""
+    following = NEXT.copy()
+    following[4] = FIRST[4]
+    path = robomimic(tmp_path / "demo.hdf5", **{"next_obs/x": following, "dones": ENDS})
+    with pytest.warns(UserWarning, match="1 of 9 steps are left out"):
+        data = load_robomimic(path)
+    sound(data)
+    assert data["next", "terminated"].tolist() == [False, False, True, False, False, False, False, True]
+    assert data["next", "truncated"].tolist() == [False, False, False, True] + [False] * 4
+
+
+def test_robomimic_refuses_by_name(tmp_path: Path) -> None:
+    path = robomimic(tmp_path / "demo.hdf5", rewards=None)
+    with pytest.raises(ValueError, match=r"demo_9: expected rewards, got \['actions', 'dones'"):
+        load_robomimic(path)
+    path = robomimic(tmp_path / "often.hdf5", dones=np.ones(9))
+    with pytest.raises(ValueError, match=r"dones: expected 1 on the last row of a demonstration only, got 6 others"):
+        load_robomimic(path)
+    with pytest.raises(ValueError, match=r"split: expected one of \['odd', 'train'\], got 'valid'"):
+        load_robomimic(path, split="valid")
+    with pytest.raises(ValueError, match=r"mask/odd: expected names of demonstrations, got 'demo_1'"):
+        load_robomimic(path, split="odd")
+    with pytest.raises(ValueError, match=r"demo_9: expected y, got"):
+        load_robomimic(path, observations=["y"])
+
+
+# --- d3rlpy ------------------------------------------------------------------------------------------------------
+
+
+def episodes() -> list[Any]:
+    edges = np.cumsum([0, *LENGTHS])
+    return [
+        SimpleNamespace(
+            observations=FIRST[start:stop].astype(np.float32),
+            actions=ACTION[start:stop].astype(np.float32),
+            rewards=REWARD[start:stop, None].astype(np.float32),
+            terminated=terminated,
+            transition_count=stop - start - (not terminated),
+        )
+        for start, stop, terminated in zip(edges[:-1], edges[1:], TERMINATED, strict=True)
+    ]
+
+
+def dump(path: Path, columns: tuple[str, ...] = ("observations", "actions", "rewards", "terminated")) -> Path:
+    """As `ReplayBuffer.dump` of d3rlpy 2.8.1 writes it."""
+    with h5py.File(path, "w") as file:
+        file["columns"] = list(columns)
+        file["num_episodes"] = len(LENGTHS)
+        for i, episode in enumerate(episodes()):
+            for name in columns:
+                file[f"{name}_{i}"] = getattr(episode, name)
+        file["version"] = "2.1"
+    return path
+
+
+def test_d3rlpy_episodes_and_dumps(tmp_path: Path) -> None:
+    buffer = SimpleNamespace(episodes=episodes(), transition_count=8)
+    for source in (episodes(), buffer, dump(tmp_path / "buffer.h5")):
+        with pytest.warns(UserWarning, match="1 of 9 steps are left out") as told:
+            without_the_cut(from_d3rlpy(source))
+        assert len(told) == 1
+        data = from_d3rlpy(source, last="keep")
+        assert data["next", "reward"].tolist() == REWARD.tolist()
+
+
+def test_d3rlpy_evicted_steps_that_come_back_are_told() -> None:
+    with pytest.warns(UserWarning, match="its episodes have 8 transitions and the buffer holds 5"):
+        from_d3rlpy(SimpleNamespace(episodes=episodes(), transition_count=5), last="keep")
+
+
+def test_d3rlpy_discrete_actions_and_several_observations() -> None:
+    parts = episodes()
+    for episode in parts:
+        episode.actions = np.arange(len(episode.rewards))[:, None]
+        episode.observations = (episode.observations, np.zeros((len(episode.rewards), 2, 2), np.uint8))
+    data = from_d3rlpy(parts, last="keep")
+    assert data["action"].tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    assert data["observation", "1"].dtype == torch.uint8
+    assert data["next", "observation", "0"][0].item() == 1
+
+
+def test_d3rlpy_refuses_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at least one episode, got none"):
+        from_d3rlpy([])
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["observations"] = FIRST
+    with pytest.raises(ValueError, match=r"expected num_episodes and columns.*load_d4rl"):
+        from_d3rlpy(tmp_path / "old.h5")
+
+
+def test_d3rlpy_itself_gives_the_same_transitions(tmp_path: Path) -> None:
+    d3rlpy = pytest.importorskip("d3rlpy", reason="d3rlpy is not among the extras")
+    made = [d3rlpy.dataset.Episode(e.observations, e.actions, e.rewards, e.terminated) for e in episodes()]
+    buffer = d3rlpy.dataset.create_infinite_replay_buffer(made)
+    with (tmp_path / "buffer.h5").open("w+b") as file:
+        buffer.dump(file)
+    for source in (buffer, tmp_path / "buffer.h5"):
+        with pytest.warns(UserWarning, match="1 of 9 steps"):
+            data = from_d3rlpy(source)
+        pick, row = d3rlpy.dataset.BasicTransitionPicker(), 0
+        for episode in made:
+            for index in range(episode.transition_count):
+                theirs, ours = pick(episode, index), data[row]
+                row += 1
+                assert ours["observation"].tolist() == theirs.observation.tolist()
+                assert ours["action"].tolist() == theirs.action.tolist()
+                assert ours["next", "reward"].tolist() == theirs.reward.item()
+                assert ours["next", "terminated"].item() == bool(theirs.terminal)
+                if not theirs.terminal:  # where they have zeros
+                    assert ours["next", "observation"].tolist() == theirs.next_observation.tolist()
+        assert row == len(data)
+
+
+# --- TorchRL -----------------------------------------------------------------------------------------------------
+
+
+def collected(batch: tuple[int, ...] = (9,), **step: Any) -> TensorDict:
+    """As a collector writes it: flags and rewards with a trailing axis of one."""
+    flags = {"terminated": TERMINAL, "truncated": ENDS & ~TERMINAL, "done": ENDS}
+    inner = {name: torch.from_numpy(flag)[:, None] for name, flag in flags.items()} | step
+    inner |= {"reward": torch.from_numpy(REWARD).float()[:, None], "observation": torch.from_numpy(NEXT).float()}
+    inner = {name: value for name, value in inner.items() if value is not None}
+    outer = {
+        "observation": torch.from_numpy(FIRST).float(),
+        "action": torch.from_numpy(ACTION).float(),
+        "done": torch.zeros(9, 1, dtype=torch.bool),
+        "next": TensorDict(inner, [9]),
+        "collector": TensorDict({"traj_ids": torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])}, [9]),
+    }
+    return TensorDict(outer, [9]).reshape(batch)
+
+
+def test_torchrl(quiet: None) -> None:
+    whole(from_torchrl(collected()))
+    assert set(from_torchrl(collected()).keys()) == {"observation", "action", "next", "episode"}
+
+
+def test_torchrl_slices_are_cut_where_they_end() -> None:
+    with pytest.warns(UserWarning, match="1 slices end with neither flag"):
+        data = from_torchrl(collected((3, 3)).exclude("collector"))
+    sound(data)
+    assert data["next", "truncated"].tolist() == [False] * 4 + [True, True, False, False, False]
+    assert data["next", "observation"].flatten().tolist() == NEXT.flatten().tolist()
+
+
+def test_torchrl_trajectories_without_a_flag_are_cut() -> None:
+    none = torch.zeros(9, 1, dtype=torch.bool)
+    with pytest.warns(UserWarning, match="3 slices end with neither flag"):
+        data = from_torchrl(collected(done=none, terminated=none, truncated=none))
+    assert data["next", "truncated"].tolist() == ENDS.tolist()
+
+
+def test_torchrl_done_alone(quiet: None) -> None:
+    data = from_torchrl(collected(terminated=None, truncated=None))
+    assert data["next", "terminated"].tolist() == ENDS.tolist()
+    sound(data)
+
+
+def test_torchrl_refuses_by_name() -> None:
+    with pytest.raises(TypeError, match="expected a TensorDict, got list"):
+        from_torchrl([])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"expected 'action', got"):
+        from_torchrl(collected().exclude("action"))
+    with pytest.raises(ValueError, match=r"expected next observations under 'next', got none"):
+        from_torchrl(collected().exclude(("next", "observation")))
+
+
+# --- LeRobot -----------------------------------------------------------------------------------------------------
+
+
+def lerobot(folder: Path, *, reward: bool = True, metadata: bool = True, camera: bool = False, frames: int = 9) -> Path:
+    """As lerobot writes format v3.0: a row for each frame, the episodes' metadata beside."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not among the extras")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "observation.state": FIRST.astype(np.float32).tolist(),
+        "action": np.repeat(ACTION, 2, 1).astype(np.float32).tolist(),
+        "next.reward": REWARD.astype(np.float32),
+        "next.done": ENDS,
+        "timestamp": np.arange(9, dtype=np.float32),
+        "frame_index": np.concatenate([np.arange(n) for n in LENGTHS]),
+        "episode_index": np.repeat(np.arange(3), LENGTHS),
+        "index": np.arange(9),
+        "task_index": np.zeros(9, np.int64),
+    }
+    if not reward:
+        del columns["next.reward"]
+    features = {name: {"dtype": "float32", "shape": [1]} for name in columns}
+    if camera:
+        features["observation.images.top"] = {"dtype": "video", "shape": [8, 8, 3]}
+    for part, rows in enumerate((slice(0, 5), slice(5, 9))):
+        file = folder / "data" / "chunk-000" / f"file-{part:03d}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.table({name: list(value[rows]) for name, value in columns.items()}), file)
+    if metadata:
+        file = folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.table({"episode_index": [0, 1, 2], "length": list(LENGTHS)}), file)
+    (folder / "meta").mkdir(exist_ok=True)
+    info = {"codebase_version": "v3.0", "total_frames": frames, "total_episodes": 3, "features": features}
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_lerobot(tmp_path: Path) -> None:
+    folder = lerobot(tmp_path)
+    with pytest.warns(UserWarning, match="3 of 9 steps are left out"):
+        data = load_lerobot(folder)
+    sound(data)
+    assert data["next", "reward"].tolist() == [0, 1, 3, 5, 6, 7]
+    assert data["observation", "state"].shape == (6, 1)
+    assert data["action"].shape == (6, 2)
+    assert not data["next", "terminated"].any()
+    ended = load_lerobot(folder, done="terminated")
+    assert ended["next", "terminated"].tolist() == ENDS.tolist()
+    assert ended["next", "observed"].tolist() == (~ENDS).tolist()
+
+
+def test_lerobot_refuses_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected numbers, got video.*videos='ignore'"):
+        load_lerobot(lerobot(tmp_path / "a", camera=True))
+    assert len(load_lerobot(tmp_path / "a", videos="ignore", last="keep")) == 9
+    with pytest.raises(ValueError, match=r"expected meta/episodes, got none.*finalize"):
+        load_lerobot(lerobot(tmp_path / "b", metadata=False))
+    with pytest.raises(ValueError, match=r"expected the 10 frames that meta/info\.json counts, got 9"):
+        load_lerobot(lerobot(tmp_path / "c", frames=10))
+    data = load_lerobot(lerobot(tmp_path / "d", reward=False), last="keep")
+    assert ("next", "reward") not in data.keys(True)
+    with pytest.raises(ValueError, match=r"expected meta/info.json, got none"):
+        load_lerobot(tmp_path / "nowhere")
