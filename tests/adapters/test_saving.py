@@ -1,0 +1,143 @@
+"""Writing back: what `save_minari` wrote, `load_minari` and Minari itself read, number for number."""
+
+# ruff: noqa: E402 (the extras are asked for before what needs them is imported)
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+minari = pytest.importorskip("minari", reason="needs the extra offline-losses[data]")
+pytest.importorskip("h5py", reason="needs the extra offline-losses[data]")
+pytest.importorskip("tensordict", reason="needs the extra offline-losses[data]")
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari.data_collector import EpisodeBuffer
+
+from offline_losses import return_filter
+from offline_losses.adapters import saving
+from offline_losses.adapters.minari import load_minari
+from offline_losses.adapters.saving import save_minari
+
+LENGTHS = (4, 1, 7)
+SPACE = spaces.Dict(
+    {
+        "place": spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        "parts": spaces.Tuple((spaces.Discrete(5, start=2), spaces.Box(0, 255, (32, 32), np.uint8))),
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+
+
+def made() -> Any:
+    rng = np.random.default_rng(0)
+    buffers = [
+        EpisodeBuffer(
+            seed=100 + i,
+            observations={
+                "place": rng.normal(size=(n + 1, 3)),
+                "parts": (rng.integers(2, 7, n + 1), rng.integers(0, 256, (n + 1, 32, 32)).astype(np.uint8)),
+            },
+            actions=rng.uniform(-1, 1, (n, 2)).astype(np.float32),
+            rewards=rng.normal(size=n),
+            terminations=(np.arange(n) == n - 1) & (i != 1),
+            truncations=(np.arange(n) == n - 1) & (i == 1),
+        )
+        for i, n in enumerate(LENGTHS)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = minari.create_dataset_from_buffers(
+            "test/source-v0",
+            buffers,
+            observation_space=SPACE,
+            action_space=spaces.Box(-1, 1, (2,), np.float32),
+            author="A. N. Author",
+            algorithm_name="noise",
+            description="words",
+            jpeg_encoding=False,
+        )
+    # an environment that is not installed here
+    dataset.storage.update_metadata({"env_spec": EnvSpec(id="Nowhere-v0", entry_point="nowhere:Nowhere").to_json()})
+    return minari.load_dataset("test/source-v0")
+
+
+def test_round_trip_is_exact() -> None:
+    source = made()
+    data = load_minari(source)
+    saved = save_minari(data, "mine/copy-v0", like=source)
+    again = load_minari("mine/copy-v0")
+    assert set(again.keys(True, True)) == set(data.keys(True, True))
+    assert (again == data).all()
+    assert saved.observation_space == SPACE
+    assert saved.env_spec == source.env_spec
+    stored = saved.storage.metadata
+    assert (stored["author"], stored["algorithm_name"], stored["description"]) == ({"A. N. Author"}, "noise", "words")
+    assert [record["seed"] for record in saved.storage.get_episode_metadata([0, 1, 2])] == [100, 101, 102]
+
+
+def test_a_relabelled_selection_keeps_its_episodes() -> None:
+    source = made()
+    data = load_minari(source, dtype={"observation": torch.float64, ("next", "observation"): torch.float64})
+    data["next", "reward"] = torch.arange(12.0)
+    chosen = data[return_filter(data["next", "reward"], data["next", "done"], fraction=2 / 3)]
+    saved = save_minari(chosen, "mine/best-v0", like="test/source-v0", description="the better ones")
+    again = load_minari(saved, dtype={"observation": torch.float64, ("next", "observation"): torch.float64})
+    assert (again.exclude("episode") == chosen.exclude("episode")).all()
+    assert again["episode"].tolist() == [0] * 4 + [1] * 7
+    assert saved.storage.metadata["description"] == "the better ones"
+    assert [record["seed"] for record in saved.storage.get_episode_metadata([0, 1])] == [100, 102]
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "_BLOCK", 1)
+    data = load_minari(made())
+    save_minari(data, "mine/copy-v0", like="test/source-v0")
+    assert (load_minari("mine/copy-v0") == data).all()
+
+
+def test_refusals_write_nothing(tmp_path: Path) -> None:
+    source = made()
+    data = load_minari(source)
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (data[:3], {"like": source}, "expected whole episodes"),
+        (data[[0, 2, 3]], {"like": source}, r"a next observation at row 0 that is not the observation of row 1"),
+        (
+            data.exclude(("next", "observation", "parts")),
+            {"like": source},
+            r"the entry \('next', 'observation', 'parts'",
+        ),
+        (data.exclude("action"), {"like": source}, "expected the entry 'action'"),
+        (data, {}, "expected a dataset, or both spaces"),
+    ]
+    for wrong, about, message in cases:
+        with pytest.raises(ValueError, match=rf"save_minari: .*{message}"):
+            save_minari(wrong, "mine/copy-v0", **about)
+    for name in ("mine/copy", "m/copy-v0", "test/source-v0"):
+        with pytest.raises(ValueError, match="save_minari: dataset_id: expected"):
+            save_minari(data, name, like=source)
+    assert sorted(minari.list_local_datasets()) == ["test/source-v0"]
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_interrupted_save_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_minari(made())
+    monkeypatch.setattr(saving, "_BLOCK", 1)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(minari.MinariDataset, "update_dataset_from_buffer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_minari(data, "mine/copy-v0", like="test/source-v0")
+    assert sorted(minari.list_local_datasets()) == ["test/source-v0"]
