@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.projection import CLASSES, project
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select_rows, summed
+from offline_losses._core.reduce import reduce, scalar, select, select_rows, summed
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -156,7 +156,7 @@ def linear_cql_penalty(
     _check_head(name, hidden, head, action, bias, temperature, chunk)
     check_tail(name, action.shape, action.shape, mask, weight, reduction, denominator)
     found = _project(name, hidden, head, action, bias, temperature, chunk, group, mask)
-    return reduce(-temperature * found.log_prob, mask, weight, reduction, denominator)
+    return reduce(-temperature * select(mask, found.log_prob), mask, weight, reduction, denominator)
 
 
 @public

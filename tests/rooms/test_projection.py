@@ -121,6 +121,19 @@ def test_classes_that_do_not_exist() -> None:
     assert linear_log_prob(hidden, head, torch.tensor([2, 3, 5]), bias=bias).log_prob.tolist() == [-torch.inf] * 3
 
 
+@pytest.mark.parametrize("function", [linear_cql_penalty, linear_nll_loss])
+def test_a_masked_sample_reaches_no_gradient(function: Callable[..., Tensor]) -> None:
+    """Also where the class that stands in for its action does not exist, and the temperature is learned."""
+    hidden, head, temperature = torch.randn(3, 2), torch.randn(4, 2), torch.tensor(0.5, requires_grad=True)
+    bias, action = torch.tensor([-torch.inf, 0.0, 0.0, 0.0]), torch.tensor([1, 9, 2])
+    mask = torch.tensor([True, False, True])
+    found = function(hidden, head, action, bias=bias, temperature=temperature, mask=mask)
+    expected = function(hidden[mask], head, action[mask], bias=bias, temperature=temperature)
+    slopes = [torch.autograd.grad(loss, temperature)[0] for loss in (found, expected)]
+    torch.testing.assert_close([found, slopes[0]], [expected, slopes[1]])
+
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_no_less_exact_than_the_formula(dtype: torch.dtype) -> None:
     """In float32 neither values nor gradients are further from float64 than eager's, also far from zero."""
