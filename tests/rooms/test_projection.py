@@ -133,7 +133,6 @@ def test_a_masked_sample_reaches_no_gradient(function: Callable[..., Tensor]) ->
     torch.testing.assert_close([found, slopes[0]], [expected, slopes[1]])
 
 
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_no_less_exact_than_the_formula(dtype: torch.dtype) -> None:
     """In float32 neither values nor gradients are further from float64 than eager's, also far from zero."""
