@@ -22,6 +22,7 @@ ALIASES = {
     "gaussian_kl_penalty": ["KL divergence", "relative entropy", "BRAC"],
     "categorical_kl_penalty": ["KL divergence", "relative entropy", "BRAC"],
     "sampled_kl_penalty": ["KL divergence", "GRPO", "k1", "k3", "KL estimator"],
+    "check_log_ratio": ["propensity", "zero probability", "overlap"],
     "magic_value": ["MAGIC", "model and guided importance sampling"],
     "f_divergence_penalty": ["f-divergence", "chi-square", "KL divergence"],
     "f_conjugate": ["Fenchel conjugate", "convex conjugate", "f-DVL", "dual RL"],

@@ -85,6 +85,7 @@ from offline_losses.policy import (
     temperature_loss,
 )
 from offline_losses.projection import LinearLogProb, linear_cql_penalty, linear_log_prob, linear_nll_loss
+from offline_losses.ratios import check_log_ratio
 from offline_losses.reachability import (
     QuasimetricLosses,
     contrastive_loss,
@@ -164,6 +165,7 @@ __all__ = [
     "categorical_projection",
     "categorical_value",
     "check_ends",
+    "check_log_ratio",
     "chunk_return",
     "combo_penalty",
     "compile_update",

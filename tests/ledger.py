@@ -943,6 +943,7 @@ UPDATES = ["polyak_update_"]
 TOOLS = [
     "bootstrap_interval",
     "check_ends",
+    "check_log_ratio",
     "compile_update",
     "episode_bounds",
     "episode_windows",

@@ -28,6 +28,7 @@ TIERS = {
     "uncertainty": 1,
     "importance": 1,
     "intervals": 1,
+    "ratios": 1,
     "projection": 1,
     "f_divergence": 1,
     "returns": 2,
