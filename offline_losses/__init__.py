@@ -13,6 +13,7 @@ from offline_losses.conservative import (
 )
 from offline_losses.corrections import retrace_return, trace_return, tree_backup_return
 from offline_losses.density import gaussian_log_prob, tanh_gaussian_log_prob, uniform_log_density
+from offline_losses.diagnostics import Gap, clip_fraction, overestimation_gap, q_gap, support_coverage, td_error_scale
 from offline_losses.dice import opti_dice_loss, smodice_loss
 from offline_losses.diffusion import diffusion_loss, diffusion_point, diffusion_prediction
 from offline_losses.discrete import (
@@ -141,6 +142,7 @@ __all__ = [
     "CQLLagrangeLosses",
     "EpisodeBounds",
     "EpisodeWindows",
+    "Gap",
     "GoalReward",
     "HierarchicalAdvantages",
     "Interval",
@@ -167,6 +169,7 @@ __all__ = [
     "check_ends",
     "check_log_ratio",
     "chunk_return",
+    "clip_fraction",
     "combo_penalty",
     "compile_update",
     "contrastive_loss",
@@ -242,12 +245,14 @@ __all__ = [
     "normalized_score",
     "observation_statistics",
     "opti_dice_loss",
+    "overestimation_gap",
     "path_consistency_loss",
     "path_kl_penalty",
     "per_decision_value",
     "polyak_update_",
     "preference_loss",
     "probability_of_improvement",
+    "q_gap",
     "q_score_penalty",
     "quantile_huber_loss",
     "quantile_loss",
@@ -278,11 +283,13 @@ __all__ = [
     "spot_penalty",
     "squared_loss",
     "stratified_bootstrap_interval",
+    "support_coverage",
     "support_mask",
     "symexp",
     "symlog",
     "tanh_gaussian_log_prob",
     "td3_bc_loss",
+    "td_error_scale",
     "temperature_loss",
     "top_fraction_weights",
     "trace_return",

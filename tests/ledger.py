@@ -262,6 +262,10 @@ _MODELLED = {
     "terminated": Flags("T"),
     "done": Flags("T"),
 }
+_EXISTING = {"mask": Flags(optional=True, share=0.8)}
+_STATISTIC = {"batch_statistic": True, "sums": True}
+_BELOW = Knob(-0.5, (float("nan"),), (-2.0, -1.0, -0.5, 0.0, 0.3))
+_ABOVE = Knob(0.8, (float("nan"),), (0.4, 0.8, 1.0, 1.5, 3.0))
 _BRANCHED = {"value": Values(), "next_value": Values(), "initial_value": Values()}
 _PRICED = {**_BRANCHED, "reward": Values(), "terminated": Flags()}
 _MAGNITUDE = Knob(1.5, (1.0, 0.5, float("nan")), (1.2, 1.5, 2.0, 3.0, 4.0))
@@ -712,6 +716,15 @@ LEDGER = [
             "estimator": Option("k3"),
             "max_exponent": _EXPONENT,
         },
+    ),
+    Row("overestimation_gap", {"q": Values(), "observed_return": Values(), **_EXISTING}, **_STATISTIC),
+    Row("q_gap", {"q_policy": Values(), "q_data": Values(), **_EXISTING}, **_STATISTIC),
+    Row("clip_fraction", {"x": Values(), "low": _BELOW, "high": _ABOVE, **_EXISTING}, constant=True, **_STATISTIC),
+    Row("td_error_scale", {"prediction": Values(), "target": Values(), **_EXISTING}, **_STATISTIC),
+    Row(
+        "support_coverage",
+        {"probability": Values("N", made=lambda x: x.softmax(-1)), "support": Flags("N"), **_EXISTING},
+        **_STATISTIC,
     ),
     Row("f_divergence_penalty", {"ratio": Values(low=0.1), "divergence": Option("kl")}),
     Row("f_conjugate", {"y": Values(), "divergence": Option("soft_chi_square"), "max_exponent": _EXPONENT}),

@@ -2414,6 +2414,63 @@ def smodice_loss(
     return (1 - discount) * _real(initial_value) + price
 
 
+# What to look at when training goes wrong.
+
+
+def _existing(x: ArrayLike, mask: ArrayLike | None) -> list[float]:
+    x = _real(x)
+    exists = np.broadcast_to(True if mask is None else _flag(mask), x.shape)
+    return [float(x[i]) for i in np.ndindex(x.shape) if exists[i]]
+
+
+def _mean_of(numbers: Sequence[float]) -> float:
+    return math.fsum(numbers) / max(1, len(numbers))
+
+
+def _gap(first: ArrayLike, second: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array]:
+    gaps = _existing(_real(first) - _real(second), mask)
+    mean = _mean_of(gaps)
+    return _real(mean), _real(math.sqrt(_mean_of([(x - mean) ** 2 for x in gaps])))
+
+
+def overestimation_gap(
+    q: ArrayLike, observed_return: ArrayLike, *, mask: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Chen et al. 2021 (2101.05982): mean and deviation of Q less the observed return."""
+    return _gap(q, observed_return, mask)
+
+
+def q_gap(q_policy: ArrayLike, q_data: ArrayLike, *, mask: ArrayLike | None = None) -> tuple[Array, Array]:
+    """Kumar et al. 2020 (2006.04779), their gap: Q of the policy's actions less that of the data's."""
+    return _gap(q_policy, q_data, mask)
+
+
+def clip_fraction(
+    x: ArrayLike, *, low: float = -math.inf, high: float = math.inf, mask: ArrayLike | None = None
+) -> Array:
+    """Schulman et al. 2017 (1707.06347): how many of the numbers a bound holds back."""
+    return _real(_mean_of([float(each <= low or each >= high) for each in _existing(x, mask)]))
+
+
+def td_error_scale(prediction: ArrayLike, target: ArrayLike, *, mask: ArrayLike | None = None) -> Array:
+    """Kvalseth 1985: the root of one minus his first R^2."""
+    q, y = _existing(prediction, mask), _existing(target, mask)
+    error = _mean_of([(a - b) ** 2 for a, b in zip(q, y, strict=True)])
+    spread = _mean_of([(b - _mean_of(y)) ** 2 for b in y])
+    if spread == 0:
+        return _real(math.inf if error > 0 else 0.0)
+    return _real(math.sqrt(error / spread))
+
+
+def support_coverage(probability: ArrayLike, support: ArrayLike, *, mask: ArrayLike | None = None) -> Array:
+    """The mean over states of the probabilities of supported actions."""
+    probability, support = _real(probability), _flag(support)
+    rows = np.zeros(probability.shape[:-1])
+    for i in np.ndindex(rows.shape):
+        rows[i] = math.fsum(p for p, known in zip(probability[i], support[i], strict=True) if known)
+    return _real(_mean_of(_existing(rows, mask)))
+
+
 ORACLES: dict[str, Callable[..., Any]] = {
     oracle.__name__: oracle
     for oracle in (
@@ -2551,6 +2608,11 @@ ORACLES: dict[str, Callable[..., Any]] = {
         signed_parabolic,
         smoothed_action,
         normalize_advantage,
+        overestimation_gap,
+        q_gap,
+        clip_fraction,
+        td_error_scale,
+        support_coverage,
         f_divergence_penalty,
         f_conjugate,
         dice_weights,

@@ -29,6 +29,7 @@ TIERS = {
     "importance": 1,
     "intervals": 1,
     "ratios": 1,
+    "diagnostics": 1,
     "projection": 1,
     "f_divergence": 1,
     "returns": 2,

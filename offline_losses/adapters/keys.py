@@ -71,6 +71,8 @@ KEYS = MappingProxyType(
         "log_ratio": Entry(None),
         "ratio": Entry(None),
         "initial_value": Entry(None),
+        "observed_return": Entry(None),
+        "q_policy": Entry(None),
         "policy_probability": Entry(None),
         "propensity": Entry(None),
         "standard_error": Entry(None),

@@ -105,6 +105,11 @@ def test_the_suffix_is_the_contract(name: str) -> None:
             "munchausen_reward",
             "advantage_learning_reward",
             "f_conjugate",
+            "overestimation_gap",
+            "q_gap",
+            "clip_fraction",
+            "td_error_scale",
+            "support_coverage",
         }
 
 
