@@ -114,7 +114,10 @@ def _each(convert: Callable[[Any], Any], rows: Any) -> Any:
     return tuple(_each(convert, part) for part in rows) if isinstance(rows, tuple) else convert(rows)
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def _tensor(array: Any) -> Any:
+    """As a tensor, where it is an array and not a text."""
+    if not isinstance(array, np.ndarray):
+        return array
     return torch.as_tensor(array, dtype=torch.float32 if array.dtype.kind == "f" else None)
 
 

@@ -39,6 +39,14 @@ def leaves(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
     raise Unserved(f"{space} holds no arrays of a fixed shape. Record them as arrays, or leave such entries out.")
 
 
+def read_part(space: spaces.Space[Any], rows: Any) -> spaces.Space[Any]:
+    """The space without the entries of dicts that were not read, such as texts."""
+    if not isinstance(space, spaces.Dict):
+        return space
+    there = set(rows.keys())
+    return spaces.Dict({key: read_part(child, rows[key]) for key, child in space.spaces.items() if key in there})
+
+
 def taken_apart(space: spaces.Space[Any], rows: Any) -> Iterator[Tensor]:
     """The arrays `[B, ...]` of rows that were recorded (nested entries of a TensorDict) or seen (dicts, tuples)."""
     if isinstance(space, spaces.Dict):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from embedded import load, open_dataset
-from encoding import Encoding, encoding_of
+from encoding import Encoding, encoding_of, read_part
 from tensordict import TensorDict
 from torch import Tensor
 from truth import Act
@@ -103,8 +103,8 @@ def load_task(options: argparse.Namespace, discrete_only: bool | None = None) ->
     torch.manual_seed(options.seed)
     try:
         data, source = load(options.dataset), open_dataset(options.dataset)
-        columns = data["observation"], data["action"]
-        encoding = encoding_of(source.observation_space, source.action_space, *columns)
+        seen, done = data["observation"], data["action"]
+        encoding = encoding_of(read_part(source.observation_space, seen), source.action_space, seen, done)
     except (FileNotFoundError, ImportError) as error:
         raise SystemExit(str(error)) from error
     except ValueError as error:
