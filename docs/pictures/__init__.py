@@ -27,6 +27,16 @@ import offline_losses
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0f7fbf", "#d9730d", "#0a9b72", "#b96d9d", "#4aa8d8"
 INK = "#010203"  # written into the page as the color of its text
 SOFT = "#808080"
+REMEDIES = {
+    "clone everything": SOFT,
+    "imitate the best": SKY,
+    "stay in the sample": BLUE,
+    "push back": GREEN,
+    "stay near the data": PURPLE,
+    "doubt": PURPLE,
+    "nothing": ORANGE,
+}
+"""The color of what an algorithm does about the maximum over actions; which does what stands in the recipes."""
 
 STYLE = {
     "axes.edgecolor": INK,

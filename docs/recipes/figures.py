@@ -10,33 +10,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from common import Result
+from families import FAMILIES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Colors that remain apart for the color-blind; the families without conservatism share the warning one.
-COLORS = {
-    "BC": "#999999",
-    "filtered BC": "#000000",
-    "AWR": "#E69F00",
-    "DT": "#DDCC77",
-    "HIQL": "#AA4499",
-    "IQL": "#0072B2",
-    "XQL": "#332288",
-    "SQL": "#882255",
-    "HL-Gauss": "#56B4E9",
-    "CQL": "#009E73",
-    "QR-CQL": "#44AA99",
-    "TD3+BC": "#CC79A7",
-    "ReBRAC": "#661100",
-    "FQL": "#DDCC77",
-    "RECAP": "#117733",
-    "composed": "#E69F00",
-    "diffusion BC": "#AA4499",
-    "EDAC": "#999933",
-    "SAC": "#D55E00",
-    "DQN": "#D55E00",
-}
 STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -54,7 +32,7 @@ def draw_learning_curves(results: list[Result], folder: Path) -> Path:
         for axes, rows in panels:
             for row in rows:
                 steps, returns = zip(*((point["step"], point["return"]) for point in row["history"]), strict=True)
-                axes.plot(steps, returns, color=COLORS[row["family"]], label=_label(row))
+                axes.plot(steps, returns, color=FAMILIES[row["family"]].color, label=_label(row))
             axes.axhline(rows[0]["dataset_mean"], color="black", linewidth=0.8, linestyle=":", label="mean of the data")
             axes.set(xlabel="updates", ylabel="return")
         handles = {line.get_label(): line for axes, _ in panels for line in axes.get_lines()}
@@ -67,7 +45,7 @@ def draw_q_and_truth(results: list[Result], folder: Path) -> Path:
         figure, panels = _panels([row for row in results if row.get("true_return") is not None])
         for axes, rows in panels:
             for height, row in enumerate(reversed(rows)):
-                color, claimed, true = COLORS[row["family"]], row["q_data"], row["true_return"]
+                color, claimed, true = FAMILIES[row["family"]].color, row["q_data"], row["true_return"]
                 axes.plot([claimed, true], [height, height], color=color, linewidth=1)
                 axes.plot(claimed, height, "o", color=color)
                 axes.plot(true, height, "o", color=color, markerfacecolor="white")
