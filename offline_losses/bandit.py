@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_knob, check_values
+from offline_losses._core.checks import Knob, check_knob, check_some, check_values
 from offline_losses._core.public import public
 from offline_losses._core.reduce import relative, scalar, summed
 from offline_losses.importance import ValueEstimate, estimate, self_normalized
@@ -160,7 +160,7 @@ def bandit_doubly_robust_value(
 
 def _check(function: str, **tensors: Tensor) -> None:
     check_values(function, **tensors)
-    check_axis(function, "reward", tensors["reward"].flatten(), "sample")
+    check_some(function, "reward", tensors["reward"], "sample")
 
 
 def _bounded(probability: Tensor, propensity: Tensor, max_weight: Knob) -> Tensor:

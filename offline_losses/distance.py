@@ -22,6 +22,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, select_rows, summed, times, upcast, widest
+from offline_losses._core.sharded import is_sharded
 
 CHUNK = 8192
 """Rows of data that are compared with all queries at once: 8 MiB in float32 for a batch of 256."""
@@ -200,11 +201,18 @@ def _nearest(
     best, index = query.new_full(query.shape[:1], torch.inf), query.new_zeros(query.shape[:1], dtype=torch.int64)
     for start in range(0, len(data_action), chunk):
         data = pairs(data_observation[start : start + chunk], data_action[start : start + chunk])
-        distance = torch.cdist(query, data, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = _distance(query, data)
         distance, found = distance.nan_to_num(torch.inf, torch.inf).min(-1)  # of what is no number nothing is near
         index = torch.where(distance < best, found + start, index)
         best = torch.minimum(distance, best)
     return index.view(action.shape[:-1])
+
+
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    """Between all rows; of a DTensor by their differences, since `cdist` has no rule for it."""
+    if is_sharded(x):
+        return (x.unsqueeze(1) - y).square().sum(-1).sqrt()
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _check_samples(function: str, least: int, **samples: Tensor) -> None:

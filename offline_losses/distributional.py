@@ -21,6 +21,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.public import public
 from offline_losses._core.reduce import promoted, reduce, scalar, select_rows, times, upcast, widest
+from offline_losses._core.sharded import beside
 from offline_losses._core.support import divided, normal_mass
 
 
@@ -211,8 +212,7 @@ def categorical_value(logits: Tensor, support: Tensor) -> Tensor:
     check_axis("categorical_value", "logits", logits, "atom", len(support))
     x, z = widest(logits, support)
     part = times(x.softmax(-1), z)
-    part = part + part.flip(-1)  # where atoms are ±z and equally likely, they cancel to the last digit
-    return part.sum(-1) / 2
+    return (part + part.flip(-1)).sum(-1) / 2  # where atoms are ±z and equally likely, they cancel to the last digit
 
 
 @public
@@ -272,7 +272,7 @@ def quantile_huber_loss(
     x, y = select_rows(mask, upcast(prediction)), select_rows(mask, upcast(target.detach()))
     u = y.unsqueeze(-2) - x.unsqueeze(-1)
     if quantile is None:
-        quantile = (torch.arange(x.shape[-1], dtype=x.dtype, device=x.device) + 0.5) / x.shape[-1]
+        quantile = (beside(torch.arange(x.shape[-1], dtype=x.dtype, device=x.device), x) + 0.5) / x.shape[-1]
     level = select_rows(mask if quantile.ndim > 1 else None, upcast(quantile)).unsqueeze(-1)
     size, kink = u.abs(), scalar(delta, u)
     clipped = minimum(size, kink)

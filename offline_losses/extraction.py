@@ -25,6 +25,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import in_double, reduce, select, upcast
+from offline_losses._core.sharded import shared_out, whole
 from offline_losses.entropic import soft_value, softmax_weights
 
 
@@ -252,11 +253,12 @@ def _is_among_best(function: str, advantage: Tensor, fraction: Knob, mask: Tenso
     check_knob(function, "fraction", fraction, 0.0, 1.0, "(]")
     check_flags(function, advantage.shape, **present(mask=mask))
     x = advantage.detach()
-    ranked = (x if mask is None else torch.where(mask, x, torch.nan)).flatten()
-    count = ranked.numel() if mask is None else mask.sum()
+    x, exists = whole(x), None if mask is None else whole(mask)
+    ranked = (x if exists is None else torch.where(exists, x, torch.nan)).flatten()
+    count = ranked.numel() if exists is None else exists.sum()
     share = fraction.detach().double() if isinstance(fraction, Tensor) else in_double(fraction, x.device)
     kept = (share * count + 0.5).floor().clamp(min=1)
     order = ranked.neg().argsort(stable=True)  # what is not a number comes last
     first = torch.arange(ranked.numel(), device=x.device) < kept
     among = torch.zeros_like(first).scatter(0, order, first)
-    return (among & ~ranked.isnan()).view(x.shape)
+    return shared_out((among & ~ranked.isnan()).view(x.shape), advantage)

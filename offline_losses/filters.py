@@ -22,10 +22,12 @@ from offline_losses._core.checks import (
     check_option,
     check_sequence,
     check_shape,
+    check_some,
     present,
 )
-from offline_losses._core.episodes import best_episodes, episode_total, first_total, sequence_start
+from offline_losses._core.episodes import episode_total, first_total, sequence_start
 from offline_losses._core.public import public
+from offline_losses._core.ranking import best_episodes
 from offline_losses._core.reduce import promoted, scalar, select, summed, total, upcast
 
 
@@ -115,7 +117,7 @@ def return_filter(
     check_sequence("return_filter", discount, {"reward": reward}, done=done)
     check_knob("return_filter", "discount", discount, 0.0, 1.0, "[]")
     check_knob("return_filter", "fraction", fraction, 0.0, 1.0, "(]")
-    check_axis("return_filter", "reward", reward.flatten(), "step")
+    check_some("return_filter", "reward", reward, "step")
     check_option("return_filter", "by", by, ("episodes", "steps"))
     double = reward.new_empty((), dtype=torch.float64)  # the ranking adds in double precision
     share, factor = scalar(fraction, double), scalar(discount, double)
@@ -157,7 +159,7 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
     """
     check_sequence("reward_scale", discount, {"reward": reward}, done=done)
     check_knob("reward_scale", "discount", discount, 0.0, 1.0, "[]")
-    check_axis("reward_scale", "reward", reward.flatten(), "step")
+    check_some("reward_scale", "reward", reward, "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
     start, score = sequence_start(done), first_total(reward, done, discount)
     best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from offline_losses._core.checks import Knob, Reduction, check_float, check_knob, check_prediction, check_tail
 from offline_losses._core.exponential import above_tangent, up_to
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, residual, select, times, upcast
+from offline_losses._core.reduce import log_sigmoid, reduce, residual, select, times, upcast
 
 
 @public
@@ -265,7 +264,7 @@ def binary_expectile_loss(
     check_tail("binary_expectile_loss", logits.shape, target.shape, mask, weight, reduction, denominator)
     check_knob("binary_expectile_loss", "expectile", expectile, 0.0, 1.0, "()", logits.shape[-1:], logits.shape)
     x, y = select(mask, upcast(logits)), select(mask, upcast(target.detach()))
-    cross_entropy = -times(y, logsigmoid(x)) - times(1 - y, logsigmoid(-x))
+    cross_entropy = -times(y, log_sigmoid(x)) - times(1 - y, log_sigmoid(-x))
     return reduce((expectile - (y < x.sigmoid()).to(x)).abs() * cross_entropy, mask, weight, reduction, denominator)
 
 

@@ -15,7 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_flags, check_knob, check_sequence, check_values
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_flags,
+    check_knob,
+    check_sequence,
+    check_some,
+    check_values,
+)
 from offline_losses._core.episodes import first_totals, sequence_start
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, select, summed
@@ -180,7 +188,7 @@ def check_episodes(function: str, done: Tensor, discount: Knob, **values: Tensor
     check_sequence(function, discount, values, done=done)
     check_knob(function, "discount", discount, 0.0, 1.0, "[]")
     first, tensor = next(iter(values.items()))
-    check_axis(function, first, tensor.flatten(), "step")
+    check_some(function, first, tensor, "step")
 
 
 def _totals(log_ratio: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from offline_losses._core.checks import (
     Knob,
@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.errors import refuse
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, times, upcast
+from offline_losses._core.reduce import log_sigmoid, reduce, scalar, select, times, upcast
 from offline_losses.returns import n_step_return
 
 KINDS = ("dpo", "cdpo", "robust_dpo", "exo", "ipo", "hinge", "nca", "bco", "sppo", "apo_zero", "apo_down")
@@ -112,22 +112,22 @@ def preference_loss(
 def _preference(kind: str, c: Tensor, r: Tensor, kl_weight: Knob, e: Knob | None) -> Tensor:
     h = c - r
     if kind == "dpo":
-        return -logsigmoid(h)
+        return -log_sigmoid(h)
     if e is not None and kind == "cdpo":
-        return -(1 - e) * logsigmoid(h) - times(e, logsigmoid(-h))
+        return -(1 - e) * log_sigmoid(h) - times(e, log_sigmoid(-h))
     if e is not None and kind == "robust_dpo":
-        return (times(e, logsigmoid(-h)) - (1 - e) * logsigmoid(h)) / (1 - 2 * e)
+        return (times(e, log_sigmoid(-h)) - (1 - e) * log_sigmoid(h)) / (1 - 2 * e)
     if e is not None and kind == "exo":
-        wins, loses, e = logsigmoid(h), logsigmoid(-h), scalar(e, h)
+        wins, loses, e = log_sigmoid(h), log_sigmoid(-h), scalar(e, h)
         return times(wins.exp(), wins - torch.log1p(-e)) + times(loses.exp(), loses - e.log())
     if kind == "ipo":
         return ((h - 0.5) / kl_weight).square()
     if kind == "hinge":
         return (1 - h).relu()
     if kind == "nca":
-        return -logsigmoid(c) - logsigmoid(-c) / 2 - logsigmoid(-r) / 2
+        return -log_sigmoid(c) - log_sigmoid(-c) / 2 - log_sigmoid(-r) / 2
     if kind == "bco":
-        return -logsigmoid(c) - logsigmoid(-r)
+        return -log_sigmoid(c) - log_sigmoid(-r)
     if kind == "sppo":
         return ((c - 0.5) / kl_weight).square() + ((r + 0.5) / kl_weight).square()
     return (-c).sigmoid() + r.sigmoid() if kind == "apo_zero" else c.sigmoid() + (-h).sigmoid()

@@ -20,6 +20,7 @@ from offline_losses._core.episodes import first_step_of, first_total, powers, sc
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 from offline_losses._core.scan import solve
+from offline_losses._core.sharded import shared_out, whole
 from offline_losses.importance import (
     ValueEstimate,
     bounded_exp,
@@ -136,8 +137,8 @@ def weighted_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) ->
 
 def normalized_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """Sum over steps of the weighted means, plus how far each episode moves it, on the first step at least."""
-    shape, end = x.shape, sequence_end(done).flatten()
-    x, log_weight, index = x.flatten(), log_weight.flatten(), torch.arange(end.numel(), device=end.device)
+    like, end = x, sequence_end(whole(done)).flatten()
+    x, log_weight, index = whole(x).flatten(), whole(log_weight).flatten(), torch.arange(len(end), device=end.device)
     step = index - first_step_of(end, index)
     sums = _sums(log_weight, end, step)
     share = (log_weight - sums.largest.gather(-1, step)).exp() / sums.weight.gather(-1, step)
@@ -147,7 +148,7 @@ def normalized_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) 
     later = solve(power * mean * sums.ended_share, sums.decay, None, None)
     drawn = sums.last * pad(later[1:], (0, 1)).gather(-1, step)
     moved = first_total(power.gather(-1, step) * share * (x - mean.gather(-1, step)) - drawn, end, 1.0)
-    return ((power * mean).sum() + end.sum() * moved).view(shape)
+    return shared_out(((power * mean).sum() + end.sum() * moved).view(like.shape), like)
 
 
 class _Sums(NamedTuple):

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from offline_losses._core.checks import (
     Knob,
@@ -25,7 +24,8 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import exact, promoted, reduce, scalar, select, times, upcast
+from offline_losses._core.reduce import exact, log_sigmoid, promoted, reduce, scalar, select, times, upcast
+from offline_losses._core.sharded import beside
 from offline_losses.entropic import soft_value
 
 
@@ -99,11 +99,11 @@ def contrastive_loss(
     check_tail("contrastive_loss", batch, positive.shape, mask, weight, reduction, denominator)
     check_option("contrastive_loss", "form", form, ("binary", "balanced_binary", "infonce"))
     f = select(None if mask is None else mask.unsqueeze(-1), upcast(logits))
-    own = torch.arange(f.shape[-1], device=f.device) == positive.unsqueeze(-1)
+    own = beside(torch.arange(f.shape[-1], device=f.device), f) == positive.unsqueeze(-1)
     if form == "infonce":
         loss = soft_value(f) - torch.where(own, f, 0.0).sum(-1)
     else:
-        pairs = -logsigmoid(torch.where(own, f, -f))
+        pairs = -log_sigmoid(torch.where(own, f, -f))
         count = (f != -torch.inf).sum(-1, keepdim=True).to(f.dtype)
         others = (count if form == "binary" else count - 1).clamp(min=1)
         loss = (pairs / (torch.where(own, 1.0, others) if form == "balanced_binary" else others)).sum(-1)
@@ -181,7 +181,7 @@ def quasimetric_losses(
     check_knob(name, "tolerance", tolerance, 0.0, bounds="[)")
     check_knob(name, "offset", offset, -torch.inf)
     check_knob(name, "temperature", temperature, 0.0)
-    push = -temperature * logsigmoid((select(mask, upcast(push_distance)) - offset) / temperature)
+    push = -temperature * log_sigmoid((select(mask, upcast(push_distance)) - offset) / temperature)
     too_long = select(mask, upcast(step_distance) - step_cost).relu()
     excess, multiplier = too_long.square() - tolerance**2, upcast(log_multiplier).exp()
     return QuasimetricLosses(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_count, check_float, check_knob, check_shape
+from offline_losses._core.checks import Knob, check_axis, check_count, check_float, check_knob, check_shape, check_some
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed, upcast
 from offline_losses.intervals import Interval, check_generator, number, quantiles
@@ -87,7 +87,7 @@ def interquartile_mean(score: Tensor) -> Tensor:
         Precipice, arXiv:2108.13264.
     """
     check_float("interquartile_mean", score=score)
-    check_axis("interquartile_mean", "score", score.flatten(), "sample")
+    check_some("interquartile_mean", "score", score, "sample")
     ranked = upcast(score).flatten().sort(stable=True).values
     cut = ranked.numel() // 4
     return ranked[cut : ranked.numel() - cut].mean().to(summed(score))

@@ -10,7 +10,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_axis, check_flags, check_integers, check_knob, check_option
+from offline_losses._core.checks import (
+    Knob,
+    check_axis,
+    check_flags,
+    check_integers,
+    check_knob,
+    check_option,
+    check_some,
+)
 from offline_losses._core.checks import check_sequence as check_steps
 from offline_losses._core.episodes import episode_total, sequence_end, sequence_start
 from offline_losses._core.errors import describe, refuse
@@ -183,7 +191,7 @@ def sampling_probabilities(
         see [Lineage](../lineage/sampling.md#sampling_probabilities).
     """
     check_steps("sampling_probabilities", 1.0, {"score": score}, done=done)
-    check_axis("sampling_probabilities", "score", score.flatten(), "step")
+    check_some("sampling_probabilities", "score", score, "step")
     check_knob("sampling_probabilities", "temperature", temperature, 0.0)
     check_option("sampling_probabilities", "by", by, ("episodes", "steps"))
     x, length = score.detach().double(), torch.ones((), dtype=torch.float64, device=score.device)

@@ -121,6 +121,12 @@ def check_axis(function: str, argument: str, tensor: Tensor, what: str, size: in
         refuse(ValueError, function, argument, expected, describe(tensor), mend)
 
 
+def check_some(function: str, argument: str, tensor: Tensor, what: str) -> None:
+    """Refuse a tensor without any element."""
+    if not tensor.numel():
+        check_axis(function, argument, tensor.flatten(), what)
+
+
 def check_support(function: str, support: Tensor, **others: Tensor) -> None:
     """Refuse anything but floating-point tensors, and a support that is no vector of at least two atoms."""
     check_float(function, **others, support=support)

@@ -1,9 +1,8 @@
-"""Sums over episodes and a choice among them, twice: with shapes that depend on no value, and by episodes on the CPU.
+"""Sums over episodes, twice: with shapes that depend on no value, and by episodes on the CPU.
 
 Under a transform, on a card and on the meta device nothing may look at a value, so that every step is sent to the first
-one of its episode, and all are sorted for the few that begin one. In compiled code each is one operator,
-`offline_losses::episode_sum` and `offline_losses::best_episodes`, which on the CPU takes the episodes as pieces of
-different length.
+one of its episode. In compiled code a sum is one operator, `offline_losses::episode_sum`, which on the CPU takes the
+episodes as pieces of different length.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from torch.nn.functional import pad
 from offline_losses._core.checks import Knob
 from offline_losses._core.reduce import in_double
 from offline_losses._core.scan import solve
-from offline_losses._core.tracing import is_tracing, takes_operators
+from offline_losses._core.sharded import beside
+from offline_losses._core.tracing import takes_operators
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
@@ -28,7 +28,7 @@ BLOCK = 2**18
 
 def sequence_end(done: Tensor) -> Tensor:
     """Where a recurrence in time is cut: where done, and always on the last step of the axis."""
-    step = torch.arange(done.shape[-1], device=done.device)
+    step = beside(torch.arange(done.shape[-1], device=done.device), done)
     return done | (step == done.shape[-1] - 1)  # generated loops take longer over a part that is padded
 
 
@@ -44,11 +44,11 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     discount for each step by a recurrence.
     """
     if isinstance(discount, Tensor) and discount.ndim:
-        step = torch.arange(done.shape[-1], device=done.device)
+        step = beside(torch.arange(done.shape[-1], device=done.device), done)
         return solve(reward.double(), discount.double(), done, None).gather(-1, first_step_of(done, step))
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
-    total, first_step = _totals(reward, done, discount)
+    total, first_step = totals(reward, done, discount)
     return total.gather(-1, first_step)
 
 
@@ -56,7 +56,7 @@ def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """The same on the first step at least."""
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
-    return _totals(reward, done, discount)[0]
+    return totals(reward, done, discount)[0]
 
 
 def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
@@ -65,14 +65,6 @@ def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tup
         return first_total(x, done, 1.0), first_total(reward, done, discount)
     first_step, factor = _powers(done, discount)
     return scattered(x.double(), first_step), scattered(reward.double() * factor, first_step)
-
-
-def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    """Bool of `done`'s shape, as `return_filter` says."""
-    if is_tracing():
-        kept: Tensor = _best_episodes(reward, done, fraction, discount, by)
-        return kept
-    return _best_by_scatter(reward, done, fraction, discount, by)
 
 
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
@@ -87,7 +79,7 @@ def _in_one_operator(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     return total
 
 
-def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+def totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """Return of each episode, on its first step, and the index of each step's first step."""
     first_step, factor = _powers(done, discount)
     return scattered(reward.double() * factor, first_step), first_step
@@ -95,7 +87,7 @@ def _totals(reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tenso
 
 def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """The index of each step's first step, and the discount to the power of their distance."""
-    step = torch.arange(done.shape[-1], device=done.device)
+    step = beside(torch.arange(done.shape[-1], device=done.device), done)
     first_step = first_step_of(done, step)
     return first_step, powers(_double(discount, done), step)[step - first_step]
 
@@ -175,21 +167,7 @@ def _transpose(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
 _episode_sum.register_autograd(_transpose, setup_context=_save)
 
 
-@library.custom_op(
-    "offline_losses::best_episodes",
-    mutates_args=(),
-    schema="(Tensor reward, Tensor done, Tensor fraction, Tensor discount, str by) -> Tensor",
-)
-def _best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    return (_best_by_segments if done.is_cpu else _best_by_scatter)(reward, done, fraction, discount, by)
-
-
-@_best_episodes.register_fake
-def _(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    return torch.empty_like(done, memory_format=torch.contiguous_format)
-
-
-def _mapped_by_rows(operator: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+def mapped_by_rows(operator: Any, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
     rows = [
         operator(*(x if dim is None else x.select(dim, i) for x, dim in zip(arguments, in_dims, strict=True)))
         for i in range(info.batch_size)
@@ -197,49 +175,15 @@ def _mapped_by_rows(operator: Any, info: Any, in_dims: tuple[int | None, ...], *
     return torch.stack(rows), 0
 
 
-for _operator in (_episode_sum, _best_episodes):
-    _operator.register_vmap(partial(_mapped_by_rows, _operator))
+_episode_sum.register_vmap(partial(mapped_by_rows, _episode_sum))
 
 
-def _best_by_scatter(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    """The choice by operators whose shapes depend on no value: an episode is represented by its first step."""
-    end = sequence_end(done).flatten()
-    start, step = sequence_start(end), torch.arange(end.numel(), device=end.device)
-    score, first_step = _totals(reward.flatten(), end, discount)
-    score = torch.where(start & ~score.isnan(), score, -torch.inf)
-    order = score.sort(descending=True, stable=True).indices
-    if by == "episodes":
-        used = start[order].cumsum(-1) - 1
-        limit = _rounded_share(fraction, start.sum())
-    else:
-        last_step = torch.where(end, step, end.numel()).flip(-1).cummin(-1).values.flip(-1)
-        length = torch.where(start, last_step - step + 1, 0)
-        used = length[order].cumsum(-1)
-        limit = _rounded_share(fraction, torch.full_like(used[0], end.numel())) + 1
-    first = start[order] & (start[order].cumsum(-1) == 1)
-    kept = torch.zeros_like(start).scatter(-1, order, (used < limit) | first)
-    return kept.gather(-1, first_step).view(done.shape)
-
-
-def _rounded_share(fraction: Knob, total: Tensor) -> Tensor:
-    return (fraction * total.double() + 0.5).floor().long()
-
-
-def _best_by_segments(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tensor, by: str) -> Tensor:
-    """The choice with the episodes as pieces of different length."""
+def episode_table(reward: Tensor, done: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, length and last step of each episode, in order; a look at values, on the CPU."""
     last, length = _episodes(done)
     reward, blocks = reward.reshape(-1), _blocks(last, length, discount)
-    scores = [_segment_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks]
-    score = torch.cat(scores)
-    order = torch.where(score.isnan(), -torch.inf, score).sort(descending=True, stable=True).indices
-    used = torch.ones_like(length).cumsum(0) if by == "episodes" else length[order].cumsum(0)
-    share = int(_rounded_share(fraction, used[-1]))
-    kept = torch.zeros(len(length) + 1, dtype=torch.int8)  # one more, behind the end
-    kept[order[used <= share]] = 1
-    kept[order[0]] = 1
-    edge = torch.zeros(done.numel(), dtype=torch.int8)  # 1 where kept steps begin, -1 where they have ended
-    edge[last + 1 - length] = torch.diff(kept[:-1], prepend=kept[-1:])
-    return edge.cumsum_(0).view(torch.bool).view(done.shape)
+    totals = [_segment_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks]
+    return torch.cat(totals), length, last
 
 
 def _episodes(done: Tensor) -> tuple[Tensor, Tensor]:

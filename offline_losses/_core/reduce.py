@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from offline_losses._core.checks import Knob, Reduction
+from offline_losses._core.sharded import is_sharded
 from offline_losses._core.tracing import is_nonzero, is_tracing
 
 
@@ -61,6 +63,14 @@ def times(factor: Knob, x: Tensor) -> Tensor:
         return factor * x
     finite = torch.where(x.abs() == torch.inf, 0.0, x)  # generated loops take three times as long with isinf
     return factor * torch.where(scalar(factor, x) == 0, finite, x)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """PyTorch's own, but of a DTensor, for which its derivative has no rule."""
+    if not is_sharded(x):
+        return logsigmoid(x)
+    near = x.clamp(-80.0, 80.0)  # beyond, an exponential is nothing beside one
+    return (x - near).clamp(max=0) - torch.logaddexp(torch.zeros_like(near), -near)
 
 
 def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
