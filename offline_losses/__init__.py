@@ -112,6 +112,7 @@ from offline_losses.sampling import (
     sampling_probabilities,
 )
 from offline_losses.sequence import sequence_action_loss, sequence_log_prob
+from offline_losses.shards import merged_moments, moment_statistics, observation_moments, return_threshold
 from offline_losses.smoothing import smoothed_action
 from offline_losses.squash import signed_hyperbolic, signed_parabolic, symexp, symlog
 from offline_losses.support import elbo_loss, evidence_lower_bound, spot_penalty, support_mask
@@ -231,7 +232,9 @@ __all__ = [
     "linear_recurrence",
     "magic_value",
     "mcq_loss",
+    "merged_moments",
     "mmd_penalty",
+    "moment_statistics",
     "mpo_temperature_loss",
     "mpo_weights",
     "munchausen_reward",
@@ -243,6 +246,7 @@ __all__ = [
     "normalize_observation",
     "normalize_weights",
     "normalized_score",
+    "observation_moments",
     "observation_statistics",
     "opti_dice_loss",
     "overestimation_gap",
@@ -262,6 +266,7 @@ __all__ = [
     "relabel_return",
     "retrace_return",
     "return_filter",
+    "return_threshold",
     "reward_regression_loss",
     "reward_scale",
     "sac_policy_loss",

@@ -270,6 +270,11 @@ _BRANCHED = {"value": Values(), "next_value": Values(), "initial_value": Values(
 _PRICED = {**_BRANCHED, "reward": Values(), "terminated": Flags()}
 _MAGNITUDE = Knob(1.5, (1.0, 0.5, float("nan")), (1.2, 1.5, 2.0, 3.0, 4.0))
 _PROPENSITY = {"policy_probability": Values(low=0.05, high=1.0), "propensity": Values(low=0.2, high=1.0)}
+_MOMENTS_OF_PARTS = {
+    "samples": Values(critics="always", low=1.0, high=9.0),
+    "mean": Values("D", critics="always"),
+    "squared_deviation": Values("D", critics="always", low=0.0, high=9.0),
+}
 _ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
@@ -415,6 +420,29 @@ LEDGER = [
         {"observation": Values("D"), "mask": Flags(optional=True)},
         batch_statistic=True,
         sums=True,
+    ),
+    Row(
+        "observation_moments",
+        {"observation": Values("D"), "mask": Flags(optional=True)},
+        batch_statistic=True,
+        sums=True,
+    ),
+    Row("merged_moments", _MOMENTS_OF_PARTS, sums=True),
+    Row(
+        "moment_statistics",
+        {
+            "samples": Values(low=1.0, high=9.0),
+            "mean": Values("D"),
+            "squared_deviation": Values("D", low=0.5, high=9.0),
+        },
+        sums=True,
+    ),
+    Row(
+        "return_threshold",
+        {"episode_return": Values(), "episode_length": Rows(1, 9), "fraction": _SHARE, "by": Option("steps")},
+        batch_statistic=True,
+        refuses_nothing=True,
+        constant=True,
     ),
     Row(
         "normalize_observation",

@@ -768,6 +768,63 @@ def observation_statistics(observation: ArrayLike, *, mask: ArrayLike | None = N
     return mean, std
 
 
+def _moments(rows: list[Array], features: int) -> tuple[Array, Array, Array]:
+    mean, squares = np.zeros(features), np.zeros(features)
+    for d in range(features):
+        column = [float(row[d]) for row in rows]
+        if column:
+            mean[d] = math.fsum(column) / len(column)
+            squares[d] = math.fsum((x - mean[d]) ** 2 for x in column)
+    return _real(len(rows)), mean, squares
+
+
+def observation_moments(observation: ArrayLike, *, mask: ArrayLike | None = None) -> tuple[Array, Array, Array]:
+    """Chan, Golub & LeVeque 1979: count, mean and squared distances from it, of each feature."""
+    observation = _real(observation)
+    exists = np.broadcast_to(True if mask is None else _flag(mask), observation.shape[:-1])
+    rows = [observation[i] for i in np.ndindex(observation.shape[:-1]) if exists[i]]
+    return _moments(rows, observation.shape[-1])
+
+
+def merged_moments(samples: ArrayLike, mean: ArrayLike, squared_deviation: ArrayLike) -> tuple[Array, Array, Array]:
+    """Chan, Golub & LeVeque 1979, eq. 2.1: two at a time, from the first part to the last."""
+    samples, mean, squared = _real(samples), _real(mean), _real(squared_deviation)
+    n, m, s = (np.array(x[0]) for x in (samples, mean, squared))
+    for part in range(1, len(samples)):
+        for i in np.ndindex(n.shape):
+            both = float(n[i] + samples[part][i])
+            apart = mean[part][i] - m[i]
+            m[i] = m[i] + apart * (float(samples[part][i]) / both)
+            s[i] = s[i] + squared[part][i] + apart**2 * (float(n[i] * samples[part][i]) / both)
+            n[i] = both
+    return n, m, s
+
+
+def moment_statistics(samples: ArrayLike, mean: ArrayLike, squared_deviation: ArrayLike) -> tuple[Array, Array]:
+    """Mean and population deviation of each feature."""
+    samples, squared = _real(samples), _real(squared_deviation)
+    std = np.empty(squared.shape)
+    for i in np.ndindex(squared.shape):
+        std[i] = math.sqrt(squared[i] / samples[i[:-1]])
+    return _real(mean), std
+
+
+def return_threshold(
+    episode_return: ArrayLike, episode_length: ArrayLike, *, fraction: float, by: str = "episodes"
+) -> tuple[Array, NDArray[np.int64]]:
+    """Chen et al. 2021 (2106.01345), section 5.1: the last of the best episodes that fill the share."""
+    returns, length = _real(episode_return).ravel(), np.asarray(episode_length).ravel()
+    ranked = sorted(range(len(returns)), key=lambda e: -returns[e])
+    last, spent = ranked[0], 0
+    budget = math.floor(fraction * (len(returns) if by == "episodes" else int(length.sum())) + 0.5)
+    for e in ranked:
+        spent += 1 if by == "episodes" else int(length[e])
+        if spent > budget:
+            break
+        last = e
+    return _real(returns[last]), np.asarray(last)
+
+
 def normalize_observation(observation: ArrayLike, mean: ArrayLike, std: ArrayLike, *, epsilon: float = 1e-3) -> Array:
     """Fujimoto & Gu 2021 (2106.06860), eq. 4: (s - mean) / (std + epsilon)."""
     observation, mean, std = _real(observation), _real(mean), _real(std)
@@ -2509,6 +2566,10 @@ ORACLES: dict[str, Callable[..., Any]] = {
         sampling_probabilities,
         reward_scale,
         observation_statistics,
+        observation_moments,
+        merged_moments,
+        moment_statistics,
+        return_threshold,
         normalize_observation,
         bellman_target,
         soft_bellman_target,

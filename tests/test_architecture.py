@@ -46,6 +46,7 @@ TIERS = {
     "extraction": 2,
     "visits": 2,
     "dice": 3,
+    "shards": 3,
     "conservative": 3,
     "policy": 3,
     "behavior": 3,

@@ -45,6 +45,7 @@ LEFT_TO_EAGER = {
     "interquartile_mean",
     "weighted_per_decision_value",
     "weighted_doubly_robust_value",
+    "return_threshold",
 }
 """What the compiler's loops for the CPU would slow down, at most batch sizes."""
 
