@@ -8,12 +8,17 @@ import csv
 import importlib
 import json
 import math
+import os
+import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 for _package in ("minari", "tensordict", "gymnasium", "rich", "pygame", "matplotlib"):
     pytest.importorskip(_package, reason="needs the extra offline-losses[demo]")
@@ -24,8 +29,10 @@ sys.path.insert(0, str(RECIPES))
 import common
 import demo
 import embedded
+import iql
 from networks import SamplingPolicy
 from saved import load_policy
+from tensordict import TensorDict
 
 PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
 MAZE = "maze/play-v0"
@@ -273,3 +280,35 @@ def test_true_return_from_a_recorded_state_is_what_was_recorded(dataset: str) ->
     assert value is not None
     expected = sum(discount**k * reward for k, reward in enumerate(data["next", "reward"].tolist()))
     assert value[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_processes_train_as_one_with_both_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun each takes batches of its own; after 100 updates the policy is that of one process with all."""
+    flags = [f"--dataset={PENDULUM}", "--steps=100", "--evaluations=1", "--episodes=1", "--probe=1", "--discount=0.9"]
+    group = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*group, str(RECIPES / "iql.py"), *flags, "--batch-size=16", f"--out={tmp_path / 'two'}"]
+    root = str(RECIPES.parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
+
+    generators = [torch.Generator().manual_seed(2**20 * rank) for rank in range(2)]
+
+    def both(data: TensorDict, options: Namespace, _: torch.Generator) -> TensorDict:
+        rows = [torch.randint(len(data), (options.batch_size,), generator=each) for each in generators]
+        return data[torch.cat(rows)]
+
+    monkeypatch.setattr(common, "draw", both)
+    iql.main([*flags, "--batch-size=16", f"--out={tmp_path / 'one'}"])
+    one, two = (torch.load(tmp_path / name / "policy.pt", weights_only=True) for name in ("one", "two"))
+    weights = [{name: x for name, x in flat(content) if isinstance(x, torch.Tensor)} for content in (one, two)]
+    assert weights[0]
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-5)
+
+
+def flat(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """What a nested dict holds, each with its path."""
+    for name, x in content.items():
+        if isinstance(x, dict):
+            yield from flat(x, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", x

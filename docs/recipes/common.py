@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from networks import CategoricalPolicy
+from processes import RANK
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -72,6 +73,11 @@ def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
+def draw(data: TensorDict, options: argparse.Namespace, generator: torch.Generator) -> TensorDict:
+    """A random batch, of this process alone."""
+    return data[torch.randint(len(data), (options.batch_size,), generator=generator, device=options.device)]
+
+
 def train(
     name: str,
     task: Task,
@@ -94,7 +100,7 @@ def train(
         prepare: called before every update with its number, for what is no part of a compiled one.
         report: called after every update; a progress bar if there is none.
     """
-    data, generator = task.data, torch.Generator(options.device).manual_seed(options.seed)
+    data, generator = task.data, torch.Generator(options.device).manual_seed(options.seed + 2**20 * RANK)
     every, curve_episodes = max(1, options.steps // options.evaluations), min(options.episodes, CURVE_EPISODES)
     try:  # an environment that is missing shows before the training, not after it
         start_return(task.dataset, task.deployed(deepcopy(policy)), 1, 0)
@@ -111,8 +117,8 @@ def train(
             started, row = time.perf_counter(), {}
             if prepare:
                 prepare(step)
-            rows = torch.randint(len(data), (options.batch_size,), generator=generator, device=options.device)
-            losses = {key: losses.get(key, 0.0) + loss.detach() for key, loss in update(data[rows]).items()}
+            batch = draw(data, options, generator)
+            losses = {key: losses.get(key, 0.0) + loss.detach() for key, loss in update(batch).items()}
             summed += 1
             seconds += time.perf_counter() - started
             if step % every == 0 or step == options.steps:
@@ -136,8 +142,9 @@ def train(
         result |= {"q_data": _mean_q(task, critics)} | _truth(task, follow or _certain(policy), options.discount)
     result |= {"seconds": seconds, "updates_per_second": options.steps / seconds, "history": history}
     result["options"] = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    _show(result)
-    if options.out:
+    if RANK == 0:
+        _show(result)
+    if options.out and RANK == 0:
         _save(result, options.out)
         save_policy(options.out / "policy.pt", name, task, policy)
     return result

@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy, twin_critics
+from processes import across_processes
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
     optimizer = Adam(parameters, options.lr, fused=True)
 
-    def update(batch: TensorDict) -> dict[str, Tensor]:
+    def losses(batch: TensorDict) -> dict[str, Tensor]:
         observation, action = batch["observation"], batch["action"]
 
         # 1. V(s) rises to the upper expectile of Q(s, a) over the data's actions.
@@ -63,9 +64,15 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
         policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
 
-        minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
-        polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"value_loss": value_loss, "critic_loss": critic_loss, "policy_loss": policy_loss}
+
+    among_all = across_processes(losses, value, critics, policy)
+
+    def update(batch: TensorDict) -> dict[str, Tensor]:
+        terms = among_all(batch)
+        minimize(optimizer, sum(terms.values()))  # no parameter is in two terms: one step for all
+        polyak_update_(slow_critics, critics, polyak=options.polyak)
+        return terms
 
     return train("iql", task, options, update, policy=policy, critics=critics, report=report)
 
