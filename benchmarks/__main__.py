@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import cases, updates
+from benchmarks import cases, reading, updates
 from benchmarks.measure import (
     Bench,
     Measurement,
@@ -97,6 +97,7 @@ def _workloads(options: argparse.Namespace) -> Iterator[Workload]:
     yield from cases.grid(options.sizes, options.peers)
     yield from cases.extras(options.peers)
     yield from cases.datasets(options.peers)
+    yield from reading.readings()
     yield from updates.workloads(torch.device(options.device), options.peers)
 
 

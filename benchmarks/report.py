@@ -97,7 +97,12 @@ def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
         yield f"{threads} thread{many}, PyTorch {torch}, Python {python}, commit {commit}, {date}.\n"
     promises = ([v.promise, v.measured.replace("\n", "<br>"), MARK[v.kept]] for v in verdicts(rows))
     yield _folded("What was aimed at, and what was reached", _table(["promise", "measured", ""], promises))
-    for group, title in (("update", "One update"), ("returns", "A whole dataset"), ("extra", "Other shapes")):
+    for group, title in (
+        ("update", "One update"),
+        ("returns", "A whole dataset"),
+        ("reading", "Reading"),
+        ("extra", "Other shapes"),
+    ):
         yield _folded(title, _section([row for row in rows if row.group == group]))
     drawn = (_figure(path, rows[0].machine) for path in figures)
     grid = _grid_table([row for row in rows if row.group == "grid" and row.mode == MODES[1]])

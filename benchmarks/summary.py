@@ -189,6 +189,7 @@ TITLES = {
     "grid": "functions",
     "extra": "functions, other shapes",
     "returns": "a whole dataset",
+    "reading": "reading a dataset",
     "update": "updates",
     "startup": "starting",
 }

@@ -18,7 +18,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_losses
-from benchmarks import cases, peers, summary, updates
+from benchmarks import cases, peers, reading, summary, updates
 from benchmarks.measure import Bench, Measurement, merged, read_csv, write_csv
 from benchmarks.timing import (
     MODES,
@@ -52,6 +52,16 @@ def test_the_first_tensor_has_the_size_of_the_row(work: Workload) -> None:
     result = work.variants(CPU)["eager"]().run()
     assert len(result) >= 2
     assert any(part is not None and part.any() for part in result[1:])
+
+
+def test_reading_gives_the_same_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("minari", reason="needs the extra offline-losses[data]")
+    monkeypatch.setattr(reading, "EPISODES", 3)
+    read, kept = (work.variants(CPU) for work in reading.readings())
+    expected = read["eager"]().run()
+    assert expected[0].shape == (3 * reading.LENGTH, 11)
+    for make in (read["minari"], kept["eager"]):
+        assert agree(make().run(), expected, 0.0)
 
 
 def workload(**runs: Variant) -> Workload:
