@@ -230,16 +230,16 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Test the tests of one room, or of several.")
-    parser.add_argument("rooms", nargs="*", help="implicit, adapters/minari; all that the report has, if none is named")
+    parser.add_argument("rooms", nargs="*", help="implicit, adapters/minari; without any, all")
     parser.add_argument("--sample", type=int, help="so many mutants of each, always the same ones")
     parser.add_argument("--function", help="those of one function, without an entry in the report")
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(TESTS)]
     if len(options.rooms) == 1:
         sys.exit(not report(options.rooms[0], options.sample, options.function))
-    rooms = dict.fromkeys(options.rooms, options.sample) or {
-        row["room"]: None if row["tried"] == row["mutants"] else int(row["tried"]) for row in listed(REPORT)
-    }
+    drawn = {row["room"]: None if row["tried"] == row["mutants"] else int(row["tried"]) for row in listed(REPORT)}
+    every = sorted({*drawn, *(path.stem.removeprefix("test_") for path in (TESTS / "rooms").glob("test_*.py"))})
+    rooms = dict.fromkeys(options.rooms, options.sample) or {room: drawn.get(room) for room in every}
     command = [sys.executable, __file__]
     codes = [
         subprocess.run([*command, room, *(["--sample", str(sample)] if sample else [])]).returncode
