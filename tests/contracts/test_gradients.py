@@ -142,6 +142,7 @@ def test_rows_that_are_detached_say_so() -> None:
         "softmax_weights",
         "sparse_weights",
         "return_filter",
+        "return_threshold",
         "sampling_probabilities",
         "awr_weights",
         "crr_weights",
@@ -155,5 +156,7 @@ def test_rows_that_are_detached_say_so() -> None:
         "top_fraction_weights",
         "advantage_indicator",
         "probability_of_improvement",
+        "clip_fraction",
+        "dice_weights",
     }
     assert all(isinstance(case.row, Row) for case in CASES)
