@@ -135,7 +135,8 @@ def clip_fraction(x: Tensor, *, low: Knob = -math.inf, high: Knob = math.inf, ma
     check_knob("clip_fraction", "low", low, -math.inf, bounds="[]")
     check_knob("clip_fraction", "high", high, -math.inf, bounds="[]")
     x = x.detach()
-    return _mean((x <= scalar(low, x)) | (x >= scalar(high, x)), mask).to(summed(x))
+    held = (x <= scalar(low, x)) | (x >= scalar(high, x))
+    return reduce(held.to(summed(x)), mask, None, "mean")
 
 
 @public
@@ -216,7 +217,7 @@ def support_coverage(probability: Tensor, support: Tensor, *, mask: Tensor | Non
     check_axis("support_coverage", "probability", probability, "action")
     check_flags("support_coverage", probability.shape, support=support)
     check_flags("support_coverage", probability.shape[:-1], **present(mask=mask))
-    return _mean(select(support, probability.double()).sum(-1), mask).to(summed(probability))
+    return reduce(select(support, probability.to(summed(probability))).sum(-1), mask, None, "mean")
 
 
 def _check(function: str, mask: Tensor | None, **values: Tensor) -> None:
