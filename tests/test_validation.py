@@ -56,6 +56,7 @@ def test_one_command_makes_every_table(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     monkeypatch.setattr(clinical, "BOOTSTRAP", 3)
+    monkeypatch.setattr(clinical, "MIXED", 3)
     monkeypatch.setattr(clinical, "AWR", clinical.AWR + " --episodes 1 --hidden 8")
     embedded.build_sepsis(0.002)
     toy_wheel(tmp_path)
@@ -64,7 +65,7 @@ def test_one_command_makes_every_table(tmp_path: Path, monkeypatch: pytest.Monke
 
     found = {part: json.loads((tmp_path / "out" / f"{part}.json").read_text()) for part in PARTS}
     rows = [row for row in found["clinical"]["table"] if "bias" in row]
-    assert len(rows) == 4 * 2 * len(clinical.ESTIMATORS)
+    assert len(rows) == 4 * (2 * len(clinical.ESTIMATORS) + 1)  # MAGIC has the smaller logs alone
     assert len(found["clinical"]["table"]) == len(rows) + 4 * 2 + 1  # the other intervals
     assert all(0 <= row["coverage"] <= 1 and np.isfinite(row["bias"]) for row in rows)
     assert len(found["decisions"]) == 3 * 2 * 3

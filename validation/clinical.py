@@ -31,6 +31,7 @@ Row = dict[str, Any]
 TEMPERATURE = 0.02  # of the softened optimum, in chances of survival
 SHRINKAGE = 1.0  # patients that every treatment of the model is given of its state's mean
 BOUND = 20.0  # of the weights of the estimate that has an interval for finite samples
+MIXED = 50  # resampled logs, for each estimate by MAGIC, of the smallest logs
 BOOTSTRAPPED = "softened optimum"
 BOOTSTRAP = 100  # resampled logs, for each of the smallest ones, with that policy
 
@@ -204,6 +205,8 @@ def measured(sample: Sampler, chosen: dict[str, Floats], sizes: list[int], seed:
             for estimator, function in ESTIMATORS.items():
                 yield {**here, "name": estimator, **_against(truth, function(log, x))}
             yield {**here, "name": "Bernstein", **_bernstein(x, size, truth)}
+            if size == min(sizes):
+                yield {**here, "name": "magic_value", **_against(truth, _mixed(x, seed))}
             if size == min(sizes) and name == BOOTSTRAPPED:
                 yield {**here, "name": "bootstrap", "covers": _bootstrap(x, seed, truth)}
 
@@ -216,6 +219,11 @@ def _against(truth: float, found: ValueEstimate) -> Row:
         "effective_sample_size": found.effective_sample_size.item(),
         "covers": bool(low <= truth <= high),
     }
+
+
+def _mixed(x: Model, seed: int) -> ValueEstimate:
+    generator = torch.Generator().manual_seed(seed)
+    return ol.magic_value(*x, x.done, discount=1.0, generator=generator, resamples=MIXED)
 
 
 def _bernstein(x: Model, size: int, truth: float) -> Row:
