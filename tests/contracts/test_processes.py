@@ -42,6 +42,11 @@ REDUCED = {
     "combo_penalty": 5,
     "smodice_loss": 6,
     "sampling_probabilities": 6,
+    "overestimation_gap": 5,
+    "q_gap": 5,
+    "clip_fraction": 1,
+    "td_error_scale": 8,
+    "support_coverage": 1,
 }
 """How many sums or maxima over processes a call takes: one for the count of a mask, and more for a statistic."""
 
@@ -61,6 +66,9 @@ BACKWARDS = {
     "reward_scale",
     "observation_statistics",
     "observation_moments",
+    "overestimation_gap",
+    "q_gap",
+    "td_error_scale",
 }
 """Whose gradient is gathered too: that of what every process has, or of a statistic."""
 
