@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 EVALUATORS := .venv-evaluators
+TRL := .venv-trl
+TIANSHOU := .venv-tianshou
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test mutants matrix package audit lint types format docs serve bench bench-peers validation clean
+.PHONY: demo test mutants matrix package audit lint types format docs serve bench bench-peers lineage validation clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo  ## train every family on four datasets, print the table, draw the figures (some minutes)
@@ -58,13 +60,20 @@ bench: $(VENV)/.bench  ## time every function and three whole updates on this ma
 bench-peers: $(PEERS)/.peers  ## the same, with TorchRL, d3rlpy, rlax and JAX beside it
 	$(PEERS)/bin/python -m benchmarks --sizes full --csv --peers
 
+lineage: $(PEERS)/.peers $(TRL)/.peers $(TIANSHOU)/.peers  ## every recipe of the lineage beside the code of the released packages
+	$(PEERS)/bin/python tests/peers/run.py rlax
+	$(PEERS)/bin/python tests/peers/run.py TorchRL
+	$(PEERS)/bin/python tests/peers/run.py d3rlpy
+	$(TIANSHOU)/bin/python tests/peers/run.py tianshou
+	$(TRL)/bin/python tests/peers/run.py TRL
+
 validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and against obp and scope-rl (about ten minutes)
 	$(BIN)/python -m validation
 	$(MAKE) --no-print-directory $(EVALUATORS)/.peers || echo "obp and scope-rl cannot be installed here: not compared."
 	test ! -e $(EVALUATORS)/.peers || $(EVALUATORS)/bin/python -m validation.peers
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(EVALUATORS) .nox dist .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
+	rm -rf $(VENV) $(PEERS) $(EVALUATORS) $(TRL) $(TIANSHOU) .nox dist .pytest_cache .hypothesis .mypy_cache .ruff_cache results site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -101,6 +110,19 @@ $(EVALUATORS)/.peers: benchmarks/constraints-peers.txt
 	$(PYTHON) -m venv $(EVALUATORS)
 	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< torch
 	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< obp==0.4.1 scope-rl==0.2.1
+	touch $@
+
+# These two do not install beside the others.
+$(TRL)/.peers: Makefile
+	$(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet torch==2.13.0
+	$(TRL)/bin/python -m pip install --quiet torch==2.13.0 trl==1.16.0
+	touch $@
+
+$(TIANSHOU)/.peers: Makefile
+	$(PYTHON) -m venv $(TIANSHOU)
+	$(TIANSHOU)/bin/python -m pip install --quiet torch==2.13.0
+	$(TIANSHOU)/bin/python -m pip install --quiet torch==2.13.0 tianshou==2.0.1
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test
