@@ -21,9 +21,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 
 DOCS = Path(__file__).parent
-PATHS = [str(DOCS), str(DOCS / "recipes")]  # of what the snippets import
+TESTS = DOCS.parent / "tests"
+PATHS = [str(DOCS), str(DOCS / "recipes"), str(TESTS), str(TESTS / "peers")]  # of what the snippets and this import
 sys.path[:0] = PATHS
 
+import claims  # noqa: E402
 import pictures  # noqa: E402
 from aliases import ALIASES  # noqa: E402
 
@@ -53,6 +55,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         markdown = markdown.replace("{{ functions }}", _table_of_functions(_rooms(config["nav"]), here))
     if "{{ lineage }}" in markdown:
         markdown = markdown.replace("{{ lineage }}", _table_of_lineage(_rooms(config["nav"])))
+    if "{{ checked }}" in markdown:
+        markdown = markdown.replace("{{ checked }}", _checked())
     return markdown.replace("{{ room }}", _reference(posixpath.basename(page.file.src_uri).removesuffix(".md")))
 
 
@@ -132,6 +136,39 @@ def _table_of_lineage(rooms: list[Room]) -> str:
         names = ", ".join(f"[`{name}`]({room}.md#{name}){{ #{name} }}" for name in pictures.functions(room))
         rows.append(f"| [{title}]({room}.md){{ #{room} }} | {names} |")
     return "\n".join(rows)
+
+
+def _checked() -> str:
+    """A table for each package, and one of all that was only read."""
+    rows = [row._asdict() for row in claims.kept()]
+    packages = dict.fromkeys((row["package"], row["version"], row["date"]) for row in rows)
+    parts = []
+    for package, version, date in packages:
+        parts += [f"## {package} {version}", "", f"Run on {date}.", ""]
+        parts += ["| function | theirs | result | values | gradients | values, large | gradients, large |"]
+        parts += ["| --- | --- | --- | --- | --- | --- | --- |"]
+        for row in rows:
+            if row["package"] == package:
+                sizes = " | ".join(
+                    "—" if row[key] == "none" else row[key]
+                    for key in ("value", "gradient", "value_large", "gradient_large")
+                )
+                theirs = row["theirs"].replace("|", "\\|")
+                theirs = theirs if "`" in theirs else f"`{theirs}`"
+                result = row["verdict"] + (f": {row['note']}" if row["note"] else "")
+                parts.append(f"| [`{row['function']}`]({row['page']}.md) | {theirs} | {result} | {sizes} |")
+        parts.append("")
+    parts += ["## Repositories without a package", "", "| function | implementation | commit | place |"]
+    parts += ["| --- | --- | --- | --- |"]
+    for row, commits in claims.repositories():
+        cells = f"[`{row.section}`]({row.page}.md)", _plain(row.implementation), commits, _plain(row.place)
+        parts.append(f"| {' | '.join(cells)} |")
+    return "\n".join(parts)
+
+
+def _plain(cell: str) -> str:
+    """Without the links, which are relative to another page."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell)
 
 
 def _reference(room: str) -> str:
