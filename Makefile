@@ -112,7 +112,7 @@ $(EVALUATORS)/.peers: benchmarks/constraints-peers.txt
 	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< obp==0.4.1 scope-rl==0.2.1
 	touch $@
 
-# These two do not install beside the others.
+# Of their own, so that no package's versions bind another's.
 $(TRL)/.peers: Makefile
 	$(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet torch==2.13.0

@@ -109,6 +109,10 @@ def names(page: str, section: str, code: str = "", *, seed: int = 0, scale: floa
             "q_t_selector": drawn(STEPS, N),
             "q_t_value": drawn(STEPS, N),
         },
+        "sampling": {
+            **{**time, "R": drawn(STEPS), "v0": drawn(STEPS), "temp": 0.5, "p": 0.5, "L": 4},
+            **{"i": torch.tensor([3, 9]), "s": torch.tensor([0, 8]), "e": torch.tensor([6, 11])},
+        },
         "ensemble": {"q": drawn(E, B, N), "subset": torch.tensor([1]), "slow": [drawn(3)], "fast": [drawn(3)]},
         "uncertainty": {
             "q": drawn(E, B),
