@@ -42,9 +42,21 @@ class Choice:
         cls, loader: str, keys: Iterable[Key] | None, exclude: Iterable[Key], dtype: Mapping[Key, torch.dtype] | None
     ) -> Choice:
         """The choice as a loader is given it."""
+        keys = keys if keys is None or isinstance(keys, (str, tuple)) else list(keys)
+        exclude = exclude if isinstance(exclude, (str, tuple)) else list(exclude)
         for name, argument in (("keys", keys), ("exclude", exclude)):
-            if isinstance(argument, str):
+            if isinstance(argument, str) or (isinstance(argument, tuple) and argument[:1] == ("next",)):
                 raise TypeError(f"{loader}: {name}: expected a list of keys, got {argument!r}. Pass [{argument!r}].")
+            for key in argument or ():
+                if not isinstance(key, (str, tuple)):
+                    raise TypeError(
+                        f"{loader}: {name}: expected keys, got {key!r}. A key is a string or a tuple of strings."
+                    )
+        if dtype is not None and not isinstance(dtype, Mapping):
+            raise TypeError(
+                f"{loader}: dtype: expected a dict from keys to dtypes, got {dtype!r}. Name the entries, as in "
+                "{'observation': torch.float64}."
+            )
         types = []
         for key, wanted in (dtype or {}).items():
             if wanted not in _DTYPES:

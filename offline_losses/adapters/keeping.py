@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path as Folder
 
 from offline_losses.adapters.columns import Reading
@@ -29,7 +29,7 @@ def in_memory(source: Source, progress: bool | None) -> Mapped:
 
 def cached(source: Source, cache: str | PathLike[str], progress: bool | None) -> Mapped:
     """Opens the columns that are kept in a cache, or reads the dataset and keeps them; a read is never lost."""
-    folder = Folder(cache).expanduser() / source.name
+    folder = _folder("cache", cache) / source.name
     if changes(folder, source) is None and (kept := opened(folder)) is not None:
         return kept
     read = in_memory(source, progress)
@@ -46,7 +46,7 @@ def cached(source: Source, cache: str | PathLike[str], progress: bool | None) ->
 
 def streamed(source: Source, memmap: str | PathLike[str], progress: bool | None) -> Mapped:
     """Opens the columns in a folder, or reads the dataset into it block by block."""
-    folder = Folder(memmap).expanduser()
+    folder = _folder("memmap", memmap)
     about, told = manifest(folder), []
     if about is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
@@ -84,3 +84,18 @@ def streamed(source: Source, memmap: str | PathLike[str], progress: bool | None)
     if written is None:
         raise OSError(f"load_minari: memmap: expected the columns just written in {str(folder)!r}, got others. Repeat.")
     return Mapped(written.columns, told + written.warnings)
+
+
+def _folder(argument: str, path: str | PathLike[str]) -> Folder:
+    """Where a folder really lies: a link may lead to another disk."""
+    if not isinstance(path, (str, PathLike)) or not fspath(path):
+        raise TypeError(
+            f"load_minari: {argument}: expected the path of a folder, got {path!r}. Pass one, such as 'columns'."
+        )
+    folder = Folder(path).expanduser().resolve()
+    if argument == "memmap" and folder == Folder.cwd():
+        raise ValueError(
+            f"load_minari: memmap: expected another folder than the current one, got {fspath(path)!r}. It is put in "
+            "place as a whole; name a new one."
+        )
+    return folder

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -32,6 +33,7 @@ VERSION = 1  # raise it when the meaning of a column changes
 TICK = 100_000_000
 """Nanoseconds for which a file may change without another time of change."""
 _MANIFEST = "source.json"
+_LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.(part|old)")
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _clear(parent: Folder) -> None:
     """Removes what writers that were killed have left."""
     if fcntl is None:
         return
-    for part in [*parent.glob(".*.part"), *parent.glob(".*.old")]:
+    for part in filter(lambda path: _LEFT.fullmatch(path.name), parent.glob(".*")):  # no one else's
         try:
             lock = os.open(part, os.O_RDONLY)
         except OSError:

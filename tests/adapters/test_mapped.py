@@ -203,6 +203,42 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         load_minari(dataset, memmap=tmp_path / "flat", cache=tmp_path)
 
 
+def test_hidden_folders_of_others_beside_it_are_left_alone(tmp_path: Path) -> None:
+    """What killed writers leave is known by its whole name."""
+    left = tmp_path / f".flat.{'a1' * 6}.part"
+    others = [tmp_path / ".vim.old", tmp_path / ".download.part", tmp_path / f".{'a1' * 6}.part"]
+    for folder in (left, *others):
+        folder.mkdir()
+        (folder / "precious").write_text("words")
+    load_minari(made(), memmap=tmp_path / "flat")
+    assert all((folder / "precious").is_file() for folder in others)
+    assert left.exists() == (sys.platform == "win32")
+
+
+@POSIX
+def test_a_link_leads_to_where_the_columns_are_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "flat", target_is_directory=True)
+    (tmp_path / "disk" / "flat").mkdir()
+    load_minari(made(), memmap=tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "flat" / "meta.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link", "sets"]
+
+
+def test_what_is_no_new_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"load_minari: memmap: expected another folder than the current one, got '\.'"
+    ):
+        load_minari("test/kept-v0", memmap=".")
+    for kind in KINDS:
+        for folder in ("", 3, True):
+            with pytest.raises(TypeError, match=f"load_minari: {kind}: expected the path of a folder, got {folder!r}"):
+                load_minari("test/kept-v0", **{kind: folder})  # type: ignore[arg-type]
+
+
 def test_a_key_that_is_no_file_name_stays_out_of_the_files(tmp_path: Path) -> None:
     source: Any = mapped.Source(made(), mapped.Choice())
     with mapped.Files(tmp_path / "flat", source) as files, pytest.raises(ValueError, match="no name of a file"):

@@ -336,6 +336,13 @@ def test_a_key_that_fits_nothing_is_refused(argument: str) -> None:
         load_minari(sound_dataset(), **{argument: value})
     with pytest.raises(TypeError, match=r"load_minari: keys: expected a list of keys, got 'action'"):
         load_minari("test/sound-v0", keys="action")
+    for one_key in (("next", "reward"), ("next", "observation")):
+        with pytest.raises(TypeError, match=r"load_minari: exclude: expected a list of keys, got \('next'"):
+            load_minari("test/sound-v0", exclude=one_key)
+    with pytest.raises(TypeError, match=r"load_minari: keys: expected keys, got 1"):
+        load_minari("test/sound-v0", keys=[1])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"load_minari: dtype: expected a dict .*, got torch\.float64"):
+        load_minari("test/sound-v0", dtype=torch.float64)  # type: ignore[arg-type]
 
 
 def test_dtype_of_an_entry() -> None:
