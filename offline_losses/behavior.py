@@ -31,6 +31,7 @@ def ddpg_bc_loss(
     *,
     bc_weight: Knob = 1.0,
     epsilon: Knob = 1e-6,
+    normalizer: Knob | None = None,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -45,6 +46,8 @@ def ddpg_bc_loss(
         log_prob: `[*batch]`, $\log \pi(a \mid s)$ of the data's action.
         bc_weight: $\alpha \ge 0$.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
+            detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
@@ -73,8 +76,9 @@ def ddpg_bc_loss(
     check_tail("ddpg_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("ddpg_bc_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
     check_knob("ddpg_bc_loss", "epsilon", epsilon, 0.0)
+    check_knob("ddpg_bc_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
     value, imitation = select(mask, upcast(q)), select(mask, upcast(log_prob))
-    loss = -value / mean_size(value, mask, epsilon) - times(bc_weight, imitation)
+    loss = -value / mean_size(value, mask, epsilon, normalizer) - times(bc_weight, imitation)
     return reduce(loss, mask, weight, reduction, denominator)
 
 
@@ -86,6 +90,7 @@ def rebrac_policy_loss(
     *,
     bc_weight: Knob = 0.01,
     epsilon: Knob = 1e-6,
+    normalizer: Knob | None = None,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -104,6 +109,8 @@ def rebrac_policy_loss(
         data_action: `[*batch, A]`, the data's action.
         bc_weight: $\beta_1 \ge 0$.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
+            detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
@@ -137,9 +144,10 @@ def rebrac_policy_loss(
     check_tail("rebrac_policy_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("rebrac_policy_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
     check_knob("rebrac_policy_loss", "epsilon", epsilon, 0.0)
+    check_knob("rebrac_policy_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
     value = select(mask, upcast(q))
     distance = _squared_distance(policy_action, data_action, mask)
-    loss = times(bc_weight, distance) - value / mean_size(value, mask, epsilon)
+    loss = times(bc_weight, distance) - value / mean_size(value, mask, epsilon, normalizer)
     return reduce(loss, mask, weight, reduction, denominator)
 
 

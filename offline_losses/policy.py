@@ -80,6 +80,7 @@ def td3_bc_loss(
     *,
     q_weight: Knob = 2.5,
     epsilon: Knob = 1e-6,
+    normalizer: Knob | None = None,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -98,6 +99,8 @@ def td3_bc_loss(
         data_action: `[*batch, A]`, the data's action.
         q_weight: $\alpha$, positive.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
+            detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
@@ -130,12 +133,13 @@ def td3_bc_loss(
     check_tail("td3_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
     check_knob("td3_bc_loss", "q_weight", q_weight, 0.0)
     check_knob("td3_bc_loss", "epsilon", epsilon, 0.0)
+    check_knob("td3_bc_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
     value = select(mask, upcast(q))
-    normalizer = mean_size(value, mask, epsilon)
+    size = mean_size(value, mask, epsilon, normalizer)
     rows = None if mask is None else mask.unsqueeze(-1)
     difference = select(rows, upcast(policy_action) - upcast(data_action))
     distance = difference.square().mean(-1)
-    return reduce(distance - q_weight / normalizer * value, mask, weight, reduction, denominator)
+    return reduce(distance - q_weight / size * value, mask, weight, reduction, denominator)
 
 
 @public

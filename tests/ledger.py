@@ -51,6 +51,8 @@ class Knob:
     value: float
     outside: tuple[float, ...]
     schedule: tuple[float, ...]
+    optional: bool = False
+    gradient: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ _SMALL = Knob(1e-6, (0.0, -1.0), (1e-8, 1e-6, 1e-3, 0.1, 10.0))
 _ANY = Knob(0.5, (float("nan"), float("inf")), (-2.0, -1.0, 0.0, 1.0, 3.0))
 _EXPONENT = Knob(1.5, (0.0, -1.0, 100.0, float("nan")), (0.5, 1.0, 2.0, 7.0, 50.0))
 _BOUND = Knob(3.0, (0.0, -1.0, float("nan")), (0.5, 1.0, 2.0, 3.0, 100.0))
+_SIZE = Knob(1.3, (-1.0, float("nan"), float("inf")), (0.0, 0.5, 1.0, 2.0, 100.0), optional=True, gradient=False)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,11 @@ class Case:
 
     def __str__(self) -> str:
         return "-".join([self.row.name, *self.given, *(["critics"] if self.critics else [])])
+
+    @property
+    def apart(self) -> bool:
+        """Whether a sample's result is the same in any batch: nothing is made of the others, or all of it is given."""
+        return not self.row.batch_statistic or "normalizer" in self.given
 
     @property
     def arguments(self) -> dict[str, Argument]:
@@ -793,12 +801,19 @@ LEDGER = [
             "data_action": Values("A"),
             "q_weight": _POSITIVE,
             "epsilon": _SMALL,
+            "normalizer": _SIZE,
         },
         batch_statistic=True,
     ),
     Row(
         "ddpg_bc_loss",
-        {"q": Values(), "log_prob": Values(), "bc_weight": _NOT_NEGATIVE, "epsilon": _SMALL},
+        {
+            "q": Values(),
+            "log_prob": Values(),
+            "bc_weight": _NOT_NEGATIVE,
+            "epsilon": _SMALL,
+            "normalizer": _SIZE,
+        },
         batch_statistic=True,
     ),
     Row(
@@ -809,6 +824,7 @@ LEDGER = [
             "data_action": Values("A"),
             "bc_weight": _NOT_NEGATIVE,
             "epsilon": _SMALL,
+            "normalizer": _SIZE,
         },
         batch_statistic=True,
     ),

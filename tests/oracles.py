@@ -1153,14 +1153,12 @@ def td3_bc_loss(
     *,
     q_weight: float = 2.5,
     epsilon: float = 1e-6,
+    normalizer: float | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Fujimoto & Gu 2021 (2106.06860), eqs. 3 and 5; existing samples alone normalize Q."""
+    """Fujimoto & Gu 2021 (2106.06860), eqs. 3 and 5; existing samples alone normalize Q, unless it is told by what."""
     q, policy, data = _real(q), _real(policy_action), _real(data_action)
-    exists = np.broadcast_to(True if mask is None else _flag(mask), q.shape)
-    sizes = [abs(float(q[i])) for i in np.ndindex(q.shape) if exists[i]]
-    mean_size = math.fsum(sizes) / max(1, len(sizes))
-    scale = q_weight / max(mean_size, epsilon)
+    scale = q_weight / _mean_size(q, epsilon, normalizer, mask)
     out = np.empty(q.shape)
     for i in np.ndindex(q.shape):
         squares = [(float(p) - float(a)) ** 2 for p, a in zip(policy[i], data[i], strict=True)]
@@ -1866,7 +1864,9 @@ def sampled_kl_penalty(
 # Policies that pay for leaving the data.
 
 
-def _mean_size(q: Array, epsilon: float, mask: ArrayLike | None) -> float:
+def _mean_size(q: Array, epsilon: float, normalizer: float | None, mask: ArrayLike | None) -> float:
+    if normalizer is not None:
+        return max(normalizer, epsilon)
     exists = np.broadcast_to(True if mask is None else _flag(mask), q.shape)
     sizes = [abs(float(q[i])) for i in np.ndindex(q.shape) if exists[i]]
     return max(math.fsum(sizes) / max(1, len(sizes)), epsilon)
@@ -1878,11 +1878,12 @@ def ddpg_bc_loss(
     *,
     bc_weight: float = 1.0,
     epsilon: float = 1e-6,
+    normalizer: float | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Park et al. 2024 (2406.09329): Q over its mean size, and the data's log-probability."""
     q, log_prob = _real(q), _real(log_prob)
-    size, out = _mean_size(q, epsilon, mask), np.empty(q.shape)
+    size, out = _mean_size(q, epsilon, normalizer, mask), np.empty(q.shape)
     for i in np.ndindex(q.shape):
         out[i] = -q[i] / size - bc_weight * log_prob[i]
     return out
@@ -1895,11 +1896,12 @@ def rebrac_policy_loss(
     *,
     bc_weight: float = 0.01,
     epsilon: float = 1e-6,
+    normalizer: float | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Tarasov et al. 2023 (2305.09836): squared distance, summed over dimensions, less Q over its mean size."""
     q, policy, data = _real(q), _real(policy_action), _real(data_action)
-    size, out = _mean_size(q, epsilon, mask), np.empty(q.shape)
+    size, out = _mean_size(q, epsilon, normalizer, mask), np.empty(q.shape)
     for i in np.ndindex(q.shape):
         distance = math.fsum((float(p) - float(a)) ** 2 for p, a in zip(policy[i], data[i], strict=True))
         out[i] = bc_weight * distance - q[i] / size

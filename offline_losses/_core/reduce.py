@@ -126,9 +126,12 @@ def _divisor(denominator: Knob, dtype: torch.dtype) -> Knob:
     return torch.where(denominator == 0, 1.0, denominator)
 
 
-def mean_size(x: Tensor, mask: Tensor | None, least: Knob) -> Tensor:
-    """Mean of the existing elements' absolute values, or what it is at least; a constant for the gradient."""
-    size = reduce(x.detach().abs(), mask, None, "mean")
+def mean_size(x: Tensor, mask: Tensor | None, least: Knob, given: Knob | None) -> Tensor:
+    """Mean of the existing elements' absolute values unless it is given, at least so much; a constant for the gradient.
+
+    A given one is of the same dtype, which a 0-d tensor beside an `x` without axes would otherwise widen.
+    """
+    size = reduce(x.detach().abs(), mask, None, "mean") if given is None else scalar(given, x).detach().to(x.dtype)
     return torch.maximum(size, scalar(least, size))
 
 

@@ -43,7 +43,8 @@ def wrong_inputs(case: Case) -> Iterator[Wrong]:
         yield name, torch.tensor(1), TypeError
         yield name, "high", TypeError
         yield name, True, TypeError
-        yield name, None, TypeError
+        if not argument.optional:
+            yield name, None, TypeError
     for name in case.of(Option):
         yield name, "other", ValueError
     for name, argument in case.of(Count).items():

@@ -104,7 +104,7 @@ def test_a_denominator_replaces_the_count(case: Case) -> None:
             torch.testing.assert_close(mean, total / (number or 1), rtol=1e-12, atol=0)
 
 
-APART = [case for case in TAILED if not (case.row.batch_statistic or case.critics)]
+APART = [case for case in TAILED if case.apart and not case.critics]
 
 
 @pytest.mark.parametrize("case", APART, ids=str)

@@ -53,6 +53,9 @@ def test_the_unit_of_q_does_not_matter(x: tuple[Tensor, Tensor, Tensor], c: floa
     for loss in (lambda q: rebrac_policy_loss(q, policy, action), lambda q: ddpg_bc_loss(q, log_prob)):
         close(loss(c * q), loss(q))
         close(gradients(loss, q)[0], float(-1 / q.abs().mean() / q.numel()))
+    for loss_of in (lambda **k: rebrac_policy_loss(q, policy, action, **k), lambda **k: ddpg_bc_loss(q, log_prob, **k)):
+        close(loss_of(normalizer=q.abs().mean()), loss_of())
+        close(loss_of(normalizer=c) - loss_of(normalizer=2 * c), -q.mean() / (2 * c))
 
 
 @given(x=actors(), bc_weight=reals(0.1, 5.0))

@@ -113,6 +113,22 @@ def test_the_normalizer_is_a_constant(x: tuple[Tensor, Tensor, Tensor], q_weight
     close(pull, 2 * (policy - data) / policy.numel())
 
 
+@given(x=actors(), size=reals(0.1, 5.0))
+def test_a_normalizer_may_be_given(x: tuple[Tensor, Tensor, Tensor], size: float) -> None:
+    """That of the batch changes nothing; any other divides Q, is a constant, and is held to the same least size."""
+    q, policy, data = x
+    close(td3_bc_loss(*x, normalizer=q.abs().mean()), td3_bc_loss(*x))
+    close(
+        td3_bc_loss(*x, normalizer=size),
+        td3_bc_loss(q, data, data, q_weight=1.0, normalizer=size / 2.5) + (policy - data).square().mean(),
+    )
+    knob = torch.tensor(size, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(td3_bc_loss(knob.expand_as(q), policy, data, normalizer=knob), knob)
+    close(slope, -2.5 / size)
+    close(td3_bc_loss(q, data, data, normalizer=0.0, epsilon=size), -2.5 / size * q.mean())
+    assert td3_bc_loss(q[0].float(), policy[0].float(), data[0].float(), normalizer=knob).dtype == torch.float32
+
+
 @given(x=actors())
 def test_cloning_does_not_depend_on_the_number_of_dimensions(
     x: tuple[Tensor, Tensor, Tensor],
