@@ -214,7 +214,8 @@ class _Block:
                 "truncated."
             )
         for path, lost in self.lost.items():
-            text = lost.told("/".join(path), str(self.reading.choice.dtype_of(path) or "float32"))
+            mend = "Subtract an offset when recording, or load the entry with dtype={...: torch.float64}"
+            text = lost.told("/".join(path), str(self.reading.choice.dtype_of(path) or "float32"), mend)
             told += [f"{here}, {text}"] if text else []
         return told
 

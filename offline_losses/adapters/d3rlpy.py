@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike, fspath
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from tensordict import TensorDict
 
 from offline_losses.adapters.flat import Last, Steps, ends, joined, open_hdf5
+
+_NAMES = ("observations", "actions", "rewards", "terminated")
 
 
 def from_d3rlpy(source: Any, *, last: Last = "drop") -> TensorDict:
@@ -31,27 +34,44 @@ def from_d3rlpy(source: Any, *, last: Last = "drop") -> TensorDict:
         ValueError: no episodes, arrays of different lengths, numbers that are not finite, or an old file.
     """
     if isinstance(source, (str, PathLike)):
-        where, episodes = f"file {fspath(source)!r}", _dumped(source)
+        where, episodes = f"file {str(source)!r}", _dumped(source)
     else:
-        where, episodes = type(source).__name__, list(getattr(source, "episodes", source))
+        where, held = type(source).__name__, getattr(source, "episodes", source)
+        if not isinstance(held, Iterable):
+            raise TypeError(
+                f"from_d3rlpy: source: expected a ReplayBuffer, its episodes or the path of a dump, got {where}. Pass "
+                "one of these."
+            )
+        episodes = list(held)
+    strange = [name for name in _NAMES for episode in episodes if not hasattr(episode, name)]
+    if strange:
+        raise ValueError(
+            f"from_d3rlpy: {where}: expected episodes with {', '.join(_NAMES)}, got one without {strange[0]}. Dump the "
+            "buffer anew, or pass d3rlpy's episodes."
+        )
+    episodes = [episode for episode in episodes if np.size(episode.rewards)]
     if not episodes:
         raise ValueError(f"from_d3rlpy: {where}: expected at least one episode, got none. Fill the buffer first.")
-    lengths = [len(episode.rewards) for episode in episodes]
+    lengths = [len(np.atleast_1d(episode.rewards)) for episode in episodes]
+
+    def column(name: str) -> Any:
+        return joined("from_d3rlpy", where, name, [getattr(episode, name) for episode in episodes], lengths)
+
     last_rows = ends(lengths)
     terminated = np.zeros(len(last_rows), bool)
     terminated[last_rows] = [bool(episode.terminated) for episode in episodes]
     steps = Steps(
         "from_d3rlpy",
         where,
-        observation=joined([episode.observations for episode in episodes]),
-        action=joined([episode.actions for episode in episodes]),
+        observation=column("observations"),
+        action=column("actions"),
         terminated=terminated,
         truncated=last_rows & ~terminated,
-        reward=joined([episode.rewards for episode in episodes]),
+        reward=column("rewards"),
     )
-    held, there = getattr(source, "transition_count", None), sum(int(e.transition_count) for e in _counted(episodes))
-    if isinstance(held, int) and held != there:
-        steps.warn(f"its episodes have {there} transitions and the buffer holds {held}; the evicted ones come back.")
+    count, there = getattr(source, "transition_count", None), sum(int(e.transition_count) for e in _counted(episodes))
+    if isinstance(count, int) and count != there:
+        steps.warn(f"its episodes have {there} transitions and the buffer holds {count}; the evicted ones come back.")
     return steps.tensordict(last)
 
 
@@ -68,7 +88,7 @@ def _dumped(path: str | PathLike[str]) -> list[Any]:
             )
         names = [name.decode() for name in file["columns"][()]]
         return [
-            SimpleNamespace(**{name: _column(file, name, index) for name in names})
+            SimpleNamespace(**{name: part for name in names if (part := _column(file, name, index)) is not None})
             for index in range(int(file["num_episodes"][()]))
         ]
 
@@ -79,4 +99,4 @@ def _column(file: Any, name: str, index: int) -> Any:
     parts: list[Any] = []
     while f"{name}_{index}_{len(parts)}" in file:
         parts.append(file[f"{name}_{index}_{len(parts)}"][()])
-    return parts
+    return parts or None

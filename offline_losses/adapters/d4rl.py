@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from tensordict import TensorDict
 
 from offline_losses.adapters.entries import Array, Path
-from offline_losses.adapters.flat import Last, Steps, leaves, open_hdf5, read_hdf5
+from offline_losses.adapters.flat import Last, Steps, flag, leaves, open_hdf5, read_hdf5
 
 
 def load_d4rl(
@@ -46,27 +47,29 @@ def load_d4rl(
     if isinstance(source, Mapping):
         arrays, where = dict(source), "the dict"
     else:
-        where = f"file {fspath(source)!r}"
-        with open_hdf5("load_d4rl", source) as file:
+        where = f"file {str(source)!r}"
+        with open_hdf5("load_d4rl", source, " or a dict of arrays") as file:
             arrays = read_hdf5(file)
     missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in arrays]
     if missing:
         raise ValueError(
             f"load_d4rl: {where}: expected {missing[0]}, got the entries {sorted(arrays)}. Rename what stands for it."
         )
-    terminated = np.asarray(arrays["terminals"]).reshape(-1)
+    terminated = flag("load_d4rl", where, "terminals", arrays["terminals"])
+    rows = len(terminated)
+    cut = flag("load_d4rl", where, "timeouts", arrays.get("timeouts", np.zeros(rows)), rows)
     steps = Steps(
         "load_d4rl",
         where,
         observation=arrays["observations"],
         action=arrays["actions"],
         terminated=terminated,
-        truncated=np.asarray(arrays.get("timeouts", np.zeros(len(terminated)))).reshape(-1),
+        truncated=cut,
         reward=arrays["rewards"],
         next_observation=arrays.get("next_observations"),
     )
     if infos:
-        steps.others = {path: array for path, array in _infos(arrays) if array.shape[:1] == (len(terminated),)}
+        steps.others = {path: array for path, array in _infos(arrays) if array.shape[:1] == (rows,)}
     if "next_observations" in arrays:
         _compare_rows(steps, known="timeouts" in arrays)
     elif "timeouts" not in arrays:
@@ -82,14 +85,18 @@ def _infos(arrays: Mapping[str, Any]) -> list[tuple[Path, Array]]:
 
 def _compare_rows(steps: Steps, known: bool) -> None:
     """Where the next observation is not the row after: the ends that lack a flag; and where it is: no end."""
-    before, after = (np.asarray(value) for value in (steps.next_observation, steps.observation))
-    if before.shape != after.shape or len(before) != len(steps.terminated):
+    before, after = dict(leaves(steps.next_observation, ())), dict(leaves(steps.observation, ()))
+    rows = len(steps.terminated)
+    if rows == 0 or any(
+        x.shape != after.get(path, x[:0]).shape or x.shape[:1] != (rows,) for path, x in before.items()
+    ):
         return  # refused later, by name
-    goes_on = (before[:-1] == after[1:]).reshape(len(before) - 1, -1).all(axis=1)
+    follows = [(x[:-1] == after[path][1:]).reshape(rows - 1, math.prod(x.shape[1:])) for path, x in before.items()]
+    goes_on = np.concatenate(follows, axis=1).all(axis=1)
     if not known:
-        cut = ~goes_on & (steps.terminated[:-1] == 0)
+        cut = ~goes_on & ~steps.terminated[:-1]
         steps.truncated = np.append(cut, [False])
-    doubtful = int((goes_on & (steps.terminated[:-1] != 0)).sum())
+    doubtful = int((goes_on & steps.terminated[:-1]).sum())
     if doubtful:
         steps.warn(
             f"{doubtful} rows are flagged as terminals although the next row goes on from them. Take another entry "

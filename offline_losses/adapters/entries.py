@@ -167,12 +167,11 @@ class LostSteps:
         if math.isnan(self.example) and lost.any():
             self.example = float(before[1:][lost][0])
 
-    def told(self, name: str, dtype: str) -> str | None:
+    def told(self, name: str, dtype: str, mend: str) -> str | None:
         """The warning, if one is due."""
         if not self.lost or self.lost < self.SHARE * self.changes:
             return None
         return (
             f"{name}: {self.lost} of {self.changes} changes from one row to the next are lost in {dtype}, where "
-            f"numbers near {self.example!r} become equal. Subtract an offset when recording, or load the entry with "
-            f"dtype={{...: torch.float64}}."
+            f"numbers near {self.example!r} become equal. {mend}."
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike, fspath
+from pathlib import Path as File
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from tensordict import TensorDict
 
-from offline_losses.adapters.entries import Array, Path, cast
+from offline_losses.adapters.entries import Array, LostSteps, Path, cast
 
 Last = Literal["drop", "keep"]
 _KINDS = {"reward": "float"}
@@ -47,7 +50,7 @@ class Steps:
 
     def refuse(self, name: str, expected: str, got: str, mend: str) -> NoReturn:
         """The error that names loader, source and entry."""
-        raise ValueError(f"{self.loader}: {self.where}, {name}: expected {expected}, got {got}. {mend}.")
+        refuse(self.loader, self.where, name, expected, got, mend)
 
     def warn(self, text: str) -> None:
         frame, level = sys._getframe(), 1
@@ -59,11 +62,13 @@ class Steps:
         """The flat TensorDict; `last` says what becomes of rows whose next observation is not on record."""
         if last not in ("drop", "keep"):
             raise ValueError(f"{self.loader}: last: expected 'drop' or 'keep', got {last!r}. Choose one of these.")
-        terminated, truncated = self._flag("terminated", self.terminated), self._flag("truncated", self.truncated)
+        terminated = flag(self.loader, self.where, "terminated", self.terminated)
         rows = len(terminated)
+        truncated = flag(self.loader, self.where, "truncated", self.truncated, rows)
         if rows == 0:
             self.refuse("rows", "at least one step", "none", "Load a file that has steps")
         columns = dict(self._entries(rows))
+        self._check_next(columns)
         if not (terminated | truncated)[-1]:
             truncated = truncated.copy()
             truncated[-1] = True
@@ -124,17 +129,49 @@ class Steps:
                     row = int(np.argmin(np.isfinite(column).reshape(rows, -1).all(axis=1)))
                     got = f"{column[row]} at row {row}"
                     self.refuse(name, "numbers that are finite in float32", got, "Repair the file, or cut it there")
+                if path == ("next", "reward") and column.ndim != 1:
+                    self.refuse(name, "one number for each row", f"shape {column.shape}", "Choose one of them")
+                if path[0] == "observation":
+                    lost = LostSteps()
+                    lost(array, column)
+                    text = lost.told(name, str(column.dtype), "Subtract an offset from them first")
+                    if text:
+                        self.warn(text.rstrip("."))
                 if path[0] == "action" and column.dtype == np.int64:
                     column = squeezed(column)
                 yield path, column
 
-    def _flag(self, name: str, values: Array) -> Array:
-        array = squeezed(np.asarray(values))
-        flag = cast(array, "flag")
-        if flag is None or flag.ndim != 1:
-            got = f"dtype {array.dtype}, shape {array.shape}"
-            self.refuse(name, "one flag for each row (bool, or 0 and 1)", got, "Check the file")
-        return flag
+    def _check_next(self, columns: dict[Path, Array]) -> None:
+        """A next observation is like the observation."""
+        for path, column in columns.items():
+            following = columns.get(("next", *path))
+            if path[0] != "next" and following is not None and following.shape != column.shape:
+                expected, got = f"shape {column.shape}, as {'/'.join(path)} has", f"shape {following.shape}"
+                self.refuse("/".join(("next", *path)), expected, got, "Check the file")
+        if self.observation is None or self.next_observation is None:
+            return
+        before = {path[1:] for path in columns if path[0] == "observation"}
+        after = {path[2:] for path in columns if path[:2] == ("next", "observation")}
+        if before != after:
+            others = sorted("/".join(path) for path in before ^ after)
+            self.refuse("next/observation", "the entries of the observation", f"others: {others}", "Check the file")
+
+
+def refuse(loader: str, where: str, name: str, expected: str, got: str, mend: str) -> NoReturn:
+    """The error that names loader, source and entry."""
+    raise ValueError(f"{loader}: {where}, {name}: expected {expected}, got {got}. {mend}.")
+
+
+def flag(loader: str, where: str, name: str, values: Any, rows: int | None = None) -> Array:
+    """One flag for each row, `[N]` or `[N, 1]`; anything but 0 and 1 is refused."""
+    array = squeezed(np.asarray(values))
+    found = cast(array, "flag")
+    if found is None or found.ndim != 1:
+        got = f"others, of dtype {array.dtype} and shape {array.shape}"
+        refuse(loader, where, name, "one flag for each row (bool, or 0 and 1)", got, "Check the file")
+    if rows is not None and len(found) != rows:
+        refuse(loader, where, name, f"{rows} rows, as the other flags have", str(len(found)), "Check the file")
+    return found
 
 
 def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Array]]:
@@ -149,14 +186,30 @@ def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Array]]:
         yield path, np.asarray(value)
 
 
-def joined(parts: Sequence[Any]) -> Any:
-    """Nested values of episodes, one after the other."""
+def joined(loader: str, where: str, name: str, parts: Sequence[Any], lengths: Sequence[int]) -> Any:
+    """Nested values of episodes, one after the other; each has its episode's length, and the form of the first."""
     first = parts[0]
-    if isinstance(first, Mapping):
-        return {key: joined([part[key] for part in parts]) for key in first}
-    if isinstance(first, (list, tuple)):
-        return [joined([part[index] for part in parts]) for index in range(len(first))]
-    return np.concatenate([np.asarray(part) for part in parts])
+    if isinstance(first, (Mapping, list, tuple)):
+        keys = _keys(first)
+        for number, part in enumerate(parts):
+            if _keys(part) != keys:
+                got = f"others in episode {number} of these"
+                refuse(loader, where, name, f"the entries {sorted(keys)} in all", got, "Leave such episodes out")
+        found = {key: joined(loader, where, f"{name}/{key}", [part[key] for part in parts], lengths) for key in keys}
+        return found if isinstance(first, Mapping) else [found[index] for index in range(len(first))]
+    arrays = [np.asarray(part) for part in parts]
+    for number, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
+        expected = (length, *arrays[0].shape[1:])
+        if array.shape != expected:
+            got = f"{array.shape} in episode {number} of these"
+            refuse(loader, where, name, f"shape {expected}", got, "Leave such episodes out, or convert the file anew")
+    return np.concatenate(arrays)
+
+
+def _keys(value: Any) -> set[Any]:
+    if isinstance(value, Mapping):
+        return set(value)
+    return set(range(len(value))) if isinstance(value, (list, tuple)) else set()
 
 
 def squeezed(array: Array) -> Array:
@@ -167,19 +220,41 @@ def squeezed(array: Array) -> Array:
 def ends(lengths: Sequence[int]) -> Array:
     """True on the last row of each episode."""
     flags = np.zeros(sum(lengths), bool)
-    flags[np.cumsum(lengths) - 1] = True
+    flags[np.cumsum(lengths)[np.asarray(lengths) > 0] - 1] = True
     return flags
 
 
 def read_hdf5(group: Any) -> Any:
     """A group as nested dicts of arrays."""
-    return {key: group[key][()] if hasattr(group[key], "shape") else read_hdf5(group[key]) for key in group}
+    return group[()] if hasattr(group, "shape") else {key: read_hdf5(group[key]) for key in group}
 
 
-def open_hdf5(loader: str, path: Any) -> Any:
+def file_of(loader: str, path: Any, others: str = "") -> File:
+    """The file of a path; `others` says what else the loader takes."""
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(
+            f"{loader}: source: expected the path of a file{others}, got {type(path).__name__}. Pass one of these."
+        )
+    file = File(path).expanduser()
+    if not file.is_file():
+        got = "a folder" if file.is_dir() else "none"
+        raise FileNotFoundError(f"{loader}: source: expected a file at {fspath(path)!r}, got {got}. Check the path.")
+    return file
+
+
+@contextmanager
+def open_hdf5(loader: str, path: Any, others: str = "") -> Iterator[Any]:
     """An HDF5 file, or the name of the package that is missing."""
     try:
         import h5py
     except ImportError as error:
         raise ImportError(f'{loader}: no h5py. Install it: pip install "offline-losses[data]".') from error
-    return h5py.File(path, "r")
+    file = file_of(loader, path, others)
+    try:
+        with h5py.File(file, "r") as opened:
+            yield opened
+    except OSError as error:
+        got = " ".join(str(error).split())
+        raise ValueError(
+            f"{loader}: source: expected an HDF5 file that can be read at {fspath(path)!r}, got {got}. Fetch it anew."
+        ) from error

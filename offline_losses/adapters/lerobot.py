@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json import JSONDecodeError
 from os import PathLike, fspath
 from pathlib import Path as Folder
 from typing import Any, Literal
@@ -11,9 +12,9 @@ import numpy as np
 from tensordict import TensorDict
 
 from offline_losses.adapters.entries import Array
-from offline_losses.adapters.flat import Last, Steps
+from offline_losses.adapters.flat import Last, Steps, flag, refuse
 
-_INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_NEEDED = ("frame_index", "episode_index", "index")
 
 
 def load_lerobot(
@@ -43,22 +44,47 @@ def load_lerobot(
         ImportError: without pyarrow.
         ValueError: another version, images or videos, a missing entry, or frames without their episodes' metadata.
     """
-    root, where = Folder(folder), f"folder {fspath(folder)!r}"
+    for name, value, known in (
+        ("done", done, ("terminated", "truncated")),
+        ("videos", videos, ("refuse", "ignore")),
+    ):
+        if value not in known:
+            raise ValueError(f"load_lerobot: {name}: expected one of {known}, got {value!r}. Choose one of these.")
+    if not isinstance(folder, (str, PathLike)):
+        raise TypeError(
+            f"load_lerobot: folder: expected the path of a folder, got {type(folder).__name__}. Pass a dataset's."
+        )
+    root, where = Folder(folder).expanduser(), f"folder {fspath(folder)!r}"
     try:
         import pyarrow.parquet as parquet
+        from pyarrow.lib import ArrowException
     except ImportError as error:
         raise ImportError("load_lerobot: no pyarrow. Install it: pip install pyarrow.") from error
     if not (root / "meta" / "info.json").is_file():
         raise ValueError(f"load_lerobot: {where}: expected meta/info.json, got none. Name the folder of one dataset.")
-    info = json.loads((root / "meta" / "info.json").read_text())
-    _check(info, root, where, videos)
-    names = [name for name, about in info["features"].items() if about["dtype"] not in ("video", "image", "string")]
-    parts = [parquet.read_table(file, columns=names) for file in sorted((root / "data").glob("chunk-*/file-*.parquet"))]
-    columns = {name: np.concatenate([_array(part[name]) for part in parts]) for name in names} if parts else {}
-    frames = len(columns.get("index", ()))
-    if frames != int(info["total_frames"]):
+    try:
+        info = json.loads((root / "meta" / "info.json").read_text())
+        _check(info, root, where, videos)
+        names = [name for name, about in info["features"].items() if about["dtype"] not in ("video", "image", "string")]
+        files = sorted((root / "data").glob("chunk-*/file-*.parquet"))
+        parts = [parquet.read_table(file) for file in files]
+        counted = int(info["total_frames"])
+    except (OSError, KeyError, TypeError, AttributeError, JSONDecodeError, UnicodeError, ArrowException) as error:
         raise ValueError(
-            f"load_lerobot: {where}, data: expected the {info['total_frames']} frames that meta/info.json counts, got "
+            f"load_lerobot: {where}: expected a dataset that can be read, got {type(error).__name__}: {error}. "
+            "Download it anew."
+        ) from error
+    names += [name for name in _NEEDED if name not in names]
+    missing = [name for name in names if any(name not in part.column_names for part in parts)]
+    if missing:
+        raise ValueError(
+            f"load_lerobot: {where}, data: expected the column {missing[0]}, got none. Download the dataset anew."
+        )
+    columns = {name: _array([part[name] for part in parts], where, name) for name in names if parts}
+    frames = len(columns.get("index", ()))
+    if frames != counted:
+        raise ValueError(
+            f"load_lerobot: {where}, data: expected the {counted} frames that meta/info.json counts, got "
             f"{frames}. Download the dataset anew."
         )
     order = np.lexsort((columns["frame_index"], columns["episode_index"]))
@@ -67,7 +93,12 @@ def load_lerobot(
     over = np.append(episode[1:] != episode[:-1], True)
     terminated = np.zeros(frames, bool)
     if done == "terminated":
-        terminated = columns.get("next.done", np.zeros(frames)).astype(bool)
+        if "next.done" not in columns:
+            raise ValueError(
+                f"load_lerobot: {where}: expected the feature next.done, which done='terminated' is about, got none. "
+                "Pass done='truncated'."
+            )
+        terminated = flag("load_lerobot", where, "next.done", columns["next.done"])
     observation = {name[12:]: columns[name] for name in names if name.startswith("observation.")}
     steps = Steps(
         "load_lerobot",
@@ -107,7 +138,9 @@ def _check(info: dict[str, Any], root: Folder, where: str, videos: str) -> None:
         )
 
 
-def _array(column: Any) -> Array:
+def _array(parts: list[Any], where: str, name: str) -> Array:
     """A column of numbers or lists as an array; a feature of shape (1,) is one number for each frame."""
-    values = column.to_pylist()
-    return np.asarray(values)
+    try:
+        return np.concatenate([np.asarray(part.to_pylist()) for part in parts])
+    except ValueError as error:  # lists of several lengths
+        refuse("load_lerobot", where, name, "lists of one shape", str(error).rstrip("."), "Download the dataset anew")

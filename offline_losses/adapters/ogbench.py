@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from tensordict import TensorDict
 
 from offline_losses.adapters.entries import Array
-from offline_losses.adapters.flat import Last, Steps
+from offline_losses.adapters.flat import Last, Steps, file_of, flag
 
 
 def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last = "drop") -> TensorDict:
@@ -40,33 +42,44 @@ def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last 
     if isinstance(source, Mapping):
         arrays, where = {key: np.asarray(value) for key, value in source.items()}, "the dict"
     else:
-        where = f"file {fspath(source)!r}"
-        with np.load(source, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file}
+        where = f"file {str(source)!r}"
+        arrays = _read(source)
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         raise ValueError(
             f"load_ogbench: {where}: expected {missing[0]}, got the entries {sorted(arrays)}. Check the file."
         )
-    cut = arrays["terminals"].astype(bool)
-    short = [name for name in _ROWS if name in arrays and len(arrays[name]) != len(cut)]
+    rows = len(np.atleast_1d(arrays["terminals"]))
+    short = [name for name in _ROWS if name in arrays and arrays[name].shape[:1] != (rows,)]
     if short:
         raise ValueError(
-            f"load_ogbench: {where}, {short[0]}: expected {len(cut)} rows, as terminals has, got "
-            f"{len(arrays[short[0]])}. A file without a flag on its last row loses one in OGBench's own loader: "
+            f"load_ogbench: {where}, {short[0]}: expected {rows} rows, as terminals has, got shape "
+            f"{arrays[short[0]].shape}. A file without a flag on its last row loses one in OGBench's own loader: "
             "read the file itself."
         )
+    flags = {
+        name: flag("load_ogbench", where, name, arrays[name])
+        for name in ("terminals", "masks", "valids")
+        if name in arrays
+    }
+    cut = flags["terminals"]
     observation: Array = arrays["observations"]
     if "next_observations" in arrays:
         step, following = np.ones(len(cut), bool), arrays["next_observations"]
     else:
-        step = arrays["valids"].astype(bool) if "valids" in arrays else ~cut
+        step = flags["valids"].copy() if "valids" in arrays else ~cut
         step[-1:] = False  # with or without a flag, nothing follows
+        crossing = cut[:-1] & step[:-1] & step[1:]
+        if crossing.any():
+            raise ValueError(
+                f"load_ogbench: {where}, valids: expected 0 on the row after a trajectory's last step, got 1 at row "
+                f"{int(np.argmax(crossing)) + 1}. Leave valids out if the rows are a file's."
+            )
         following = np.concatenate([observation[1:], observation[-1:]])
         cut = np.append(~step[1:], True)
     if not step.any():
         raise ValueError(f"load_ogbench: {where}: expected two rows of a trajectory, got none. Check terminals.")
-    terminated = arrays["masks"] == 0 if "masks" in arrays else np.zeros(len(cut), bool)
+    terminated = ~flags["masks"] if "masks" in arrays else np.zeros(len(cut), bool)
     return Steps(
         "load_ogbench",
         where,
@@ -80,3 +93,15 @@ def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last 
 
 
 _ROWS = ("observations", "actions", "next_observations", "valids", "masks", "rewards")
+
+
+def _read(source: Any) -> dict[str, Array]:
+    file = file_of("load_ogbench", source, " or a dict of arrays")
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored}
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"load_ogbench: source: expected an npz file of arrays at {fspath(source)!r}, got "
+            f"{type(error).__name__}: {error}. Fetch it anew."
+        ) from error

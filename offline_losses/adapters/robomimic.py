@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
 from tensordict import TensorDict
 
 from offline_losses.adapters.entries import Array
-from offline_losses.adapters.flat import Last, Steps, ends, joined, leaves, open_hdf5, read_hdf5
+from offline_losses.adapters.flat import Last, Steps, ends, flag, joined, leaves, open_hdf5, read_hdf5
 
 
 def load_robomimic(
@@ -41,24 +42,35 @@ def load_robomimic(
     Raises:
         ValueError: no such split, a missing entry (rewards are never made up), a flag inside a demonstration.
     """
-    where = f"file {fspath(source)!r}"
+    where = f"file {str(source)!r}"
     if dones not in ("terminated", "truncated"):
         raise ValueError(
             f"load_robomimic: dones: expected 'terminated' or 'truncated', got {dones!r}. Choose one of these."
         )
+    if isinstance(observations, str) or (observations is not None and not observations):
+        raise TypeError(
+            f"load_robomimic: observations: expected a list of names, got {observations!r}. Pass one, such as "
+            "['object'], or None for all."
+        )
     with open_hdf5("load_robomimic", source) as file:
         names = _demos(file, where, split)
         demos = [_demo(file["data"][name], f"{where}, {name}", observations) for name in names]
-    lengths = [len(demo["rewards"]) for demo in demos]
+    lengths = [len(np.atleast_1d(demo["rewards"])) for demo in demos]
     for name, demo, length in zip(names, demos, lengths, strict=True):
         for path, array in leaves(demo, ()):
-            if len(array) != length:
+            if array.shape[:1] != (length,):
                 raise ValueError(
                     f"load_robomimic: {where}, {name}, {'/'.join(path)}: expected {length} rows, as rewards has, got "
-                    f"{len(array)}. Convert the file anew."
+                    f"shape {array.shape}. Convert the file anew."
                 )
+    if not sum(lengths):
+        raise ValueError(f"load_robomimic: {where}: expected at least one step, got none. Choose another split.")
+
+    def column(name: str) -> Any:
+        return joined("load_robomimic", where, name, [demo[name] for demo in demos], lengths)
+
     last_rows = ends(lengths)
-    flagged = joined([demo["dones"] for demo in demos]).astype(bool)
+    flagged = flag("load_robomimic", where, "dones", column("dones"))
     if dones == "terminated" and (flagged & ~last_rows).any():
         raise ValueError(
             f"load_robomimic: {where}, dones: expected 1 on the last row of a demonstration only, got "
@@ -67,17 +79,17 @@ def load_robomimic(
     terminated = flagged & last_rows & (dones == "terminated")
     following, observed = None, None
     if all("next_obs" in demo for demo in demos):
-        following = joined([demo["next_obs"] for demo in demos])
-        observed = ~(_repeats(joined([demo["obs"] for demo in demos]), following) & last_rows)
+        following = column("next_obs")
+        observed = ~(_repeats(column("obs"), following) & last_rows)
         terminated &= observed
     steps = Steps(
         "load_robomimic",
         where,
-        observation=joined([demo["obs"] for demo in demos]),
-        action=joined([demo["actions"] for demo in demos]),
+        observation=column("obs"),
+        action=column("actions"),
         terminated=terminated,
         truncated=last_rows & ~terminated,
-        reward=joined([demo["rewards"] for demo in demos]),
+        reward=column("rewards"),
         next_observation=following,
         observed=observed,
     )
@@ -85,7 +97,7 @@ def load_robomimic(
 
 
 def _demos(file: Any, where: str, split: str | None) -> list[str]:
-    if "data" not in file or not len(file["data"]):
+    if "data" not in file or hasattr(file["data"], "shape") or not len(file["data"]):
         raise ValueError(
             f"load_robomimic: {where}: expected demonstrations under data, got {list(file)}. Check the file."
         )
@@ -103,12 +115,20 @@ def _demos(file: Any, where: str, split: str | None) -> list[str]:
                 f"load_robomimic: {where}, mask/{split}: expected names of demonstrations, got {missing[0]!r}. "
                 "Choose another split, or repair the file."
             )
-    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return sorted(names, key=_number)
+
+
+def _number(name: str) -> tuple[float, str]:
+    number = name.rpartition("_")[2]
+    return (int(number) if number.isdecimal() else math.inf), name
 
 
 def _demo(group: Any, where: str, observations: Sequence[str] | None) -> dict[str, Any]:
+    if hasattr(group, "shape"):
+        raise ValueError(f"load_robomimic: {where}: expected a demonstration, got an array. Check the file.")
     missing = [name for name in ("obs", "actions", "rewards", "dones") if name not in group]
-    missing += [name for name in observations or () if "obs" in group and name not in group["obs"]]
+    seen = [name for name in ("obs", "next_obs") if name in group]
+    missing += [f"{each}/{name}" for each in seen for name in observations or () if name not in group[each]]
     if missing:
         raise ValueError(
             f"load_robomimic: {where}: expected {missing[0]}, got {list(group)}. Extract observations and rewards "
@@ -127,6 +147,10 @@ def _demo(group: Any, where: str, observations: Sequence[str] | None) -> dict[st
 def _repeats(before: Any, after: Any) -> Array:
     """True where a next observation is the observation itself, in all entries."""
     following = dict(leaves(after, ()))
-    same = [(array == following[path]).reshape(len(array), -1).all(axis=1) for path, array in leaves(before, ())]
-    repeats: Array = np.logical_and.reduce(same)
+    same = [
+        (array == following[path]).reshape(len(array), math.prod(array.shape[1:])).all(axis=1)
+        for path, array in leaves(before, ())
+        if path in following and following[path].shape == array.shape  # refused later, by name
+    ]
+    repeats: Array = np.logical_and.reduce(same) if same else np.zeros(1, bool)
     return repeats

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
-from offline_losses.adapters.entries import ALWAYS, Path, key_of, path_of
-from offline_losses.adapters.flat import Steps
+from offline_losses.adapters.entries import ALWAYS, Array, Path, key_of, path_of
+from offline_losses.adapters.flat import Steps, flag
 
 _FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
 _OWN = {"collector", "done", "terminated", "truncated"}
@@ -42,24 +41,33 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
     where, dims = f"TensorDict {list(data.batch_size)}", data.batch_dims
     if dims not in (1, 2):
         raise ValueError(f"from_torchrl: {where}: expected batch size [N] or [B, T], got that. Reshape it, time last.")
-    columns: dict[Path, Any] = {}
+    rows = data.batch_size.numel()
+    if not rows:
+        raise ValueError(f"from_torchrl: {where}: expected at least one step, got none. Collect some first.")
+    columns: dict[Path, Array] = {}
     for key in data.keys(include_nested=True, leaves_only=True):
         value = data.get(key)
         if isinstance(value, torch.Tensor):
             path = path_of(key)
             last = value.shape[dims:] == (1,) and path in _FLAGS | {("collector", "traj_ids")}
-            columns[path] = (value.squeeze(-1) if last else value).reshape(
-                -1, *value.shape[dims + (1 if last else 0) :]
-            )
+            value = value.float() if value.dtype == torch.bfloat16 else value
+            column = (value.squeeze(-1) if last else value).numpy(force=True)
+            columns[path] = column.reshape(rows, *column.shape[dims:])
     wanted = [("action",), ("next", "reward"), ("next", "done")]
     missing = [key_of(path) for path in wanted if path not in columns]
     if missing:
         raise ValueError(
             f"from_torchrl: {where}: expected {missing[0]!r}, got {sorted(map('/'.join, columns))}. Rename the entry."
         )
-    done = columns["next", "done"].bool()
-    terminated = columns.get(("next", "terminated"), done & ~columns.get(("next", "truncated"), ~done).bool()).bool()
-    over = _cuts(columns, data.batch_size) & ~done
+    flags = {
+        path: flag("from_torchrl", where, "/".join(path), columns[path], rows)
+        for path in _FLAGS - {("next", "reward")}
+        if path in columns
+    }
+    done = flags["next", "done"]
+    terminated = flags.get(("next", "terminated"), done & ~flags.get(("next", "truncated"), ~done))
+    truncated = (done & ~terminated) | flags.get(("next", "truncated"), False)
+    over = _cuts(columns, data.batch_size) & ~done & ~terminated & ~truncated
     roots = {path[1] if path[0] == "next" else path[0] for path in columns if path not in _FLAGS} - _OWN - {"action"}
     following = {name for name in roots if any(path[:2] == ("next", name) for path in columns)}
     if not following:
@@ -71,16 +79,14 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
         "from_torchrl",
         where,
         observation=None,
-        action=columns["action",].numpy(force=True),
-        terminated=terminated.numpy(force=True),
-        truncated=((done & ~terminated) | columns.get(("next", "truncated"), done & ~done).bool() | over).numpy(
-            force=True
-        ),
-        reward=columns["next", "reward"].numpy(force=True),
+        action=columns["action",],
+        terminated=terminated,
+        truncated=truncated | over,
+        reward=columns["next", "reward"],
     )
     steps.others = {
-        path: value.numpy(force=True)
-        for path, value in columns.items()
+        path: column
+        for path, column in columns.items()
         if path not in _FLAGS | {("action",)} and path not in ALWAYS and path[0] not in _OWN
     }
     if int(over.sum()):
@@ -88,12 +94,12 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
     return steps.tensordict("keep")
 
 
-def _cuts(columns: dict[Path, Any], batch_size: torch.Size) -> Any:
+def _cuts(columns: dict[Path, Array], batch_size: torch.Size) -> Array:
     """True on the last row of each slice, and of each trajectory that the collector numbers."""
-    cut = torch.zeros(batch_size, dtype=torch.bool)
+    cut = np.zeros(batch_size, bool)
     cut[..., -1] = True
     cut = cut.reshape(-1)
     if ("collector", "traj_ids") in columns:
-        ids = columns["collector", "traj_ids"].cpu()
+        ids = columns["collector", "traj_ids"]
         cut[:-1] |= ids[1:] != ids[:-1]
-    return cut.to(columns["next", "done"].device)
+    return cut

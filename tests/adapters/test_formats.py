@@ -159,7 +159,7 @@ def test_d4rl_a_file_that_stops_within_an_episode() -> None:
         ({"terminals": None}, r"load_d4rl: the dict: expected terminals"),
         ({"actions": ACTION[:-1]}, r"the dict, action: expected 9 rows, as the flags have, got shape \(8, 1\)"),
         ({"rewards": np.where(REWARD == 4, np.nan, REWARD)}, r"next/reward: expected numbers.*got nan at row 4"),
-        ({"terminals": 2 * TERMINAL}, r"terminated: expected one flag for each row"),
+        ({"terminals": 2 * TERMINAL}, r"terminals: expected one flag for each row"),
         ({"observations": np.array(["a"] * 9)}, r"observation: expected numbers, got dtype"),
     ],
 )
@@ -224,7 +224,7 @@ def test_ogbench_without_a_flag_on_the_last_row(quiet: None) -> None:
     assert len(load_ogbench(file)) == 9
     short = {"observations": FIRST, "next_observations": NEXT[:-1], "actions": ACTION, "terminals": ENDS}
     with pytest.raises(
-        ValueError, match=r"next_observations: expected 9 rows.*got 8.*loses one in OGBench's own loader"
+        ValueError, match=r"next_observations: expected 9 rows.*got shape \(8, 1\).*loses one in OGBench's own loader"
     ):
         load_ogbench(short)
 
@@ -279,7 +279,7 @@ def test_robomimic_refuses_by_name(tmp_path: Path) -> None:
         load_robomimic(path, split="valid")
     with pytest.raises(ValueError, match=r"mask/odd: expected names of demonstrations, got 'demo_1'"):
         load_robomimic(path, split="odd")
-    with pytest.raises(ValueError, match=r"demo_9: expected y, got"):
+    with pytest.raises(ValueError, match=r"demo_9: expected obs/y, got"):
         load_robomimic(path, observations=["y"])
 
 
@@ -487,3 +487,212 @@ def test_lerobot_refuses_by_name(tmp_path: Path) -> None:
     assert ("next", "reward") not in data.keys(True)
     with pytest.raises(ValueError, match=r"expected meta/info.json, got none"):
         load_lerobot(tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What people really have: paths, torn files, rows that do not fit
+
+
+@pytest.mark.parametrize("load", [load_d4rl, load_ogbench, load_robomimic, from_d3rlpy])
+def test_a_file_that_cannot_be_read_is_a_sentence(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    name = load.__name__
+    with pytest.raises(FileNotFoundError, match=f"^{name}: source: expected a file at .*, got none. Check the path"):
+        load(str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=f"^{name}: source: expected a file at .*, got a folder"):
+        load(tmp_path)
+    with pytest.raises(TypeError, match=f"^{name}: source: expected .*, got int"):
+        load(3)
+    np.savez(tmp_path / "whole.npz", FIRST)
+    np.savez(tmp_path / "objects.npz", np.array([{}]))
+    np.save(tmp_path / "one.npy", FIRST)
+    h5py.File(tmp_path / "whole.hdf5", "w").close()
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("words")
+    for whole in ("whole.npz", "whole.hdf5"):
+        (tmp_path / f"torn-{whole}").write_bytes((tmp_path / whole).read_bytes()[:300])
+    for file in ("objects.npz", "one.npy", "empty", "text", "torn-whole.npz", "torn-whole.hdf5"):
+        with pytest.raises(ValueError, match=rf"^{name}: source: expected an (HDF5|npz) file .*{file}"):
+            load(tmp_path / file)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=f"^{name}: file '~/whole"):
+        load("~/whole.npz" if load is load_ogbench else "~/whole.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": np.ones((9, 2))}, r"next/reward: expected one number for each row, got shape \(9, 2\)"),
+        (
+            {"next_observations": np.zeros((9, 3))},
+            r"next/observation: expected shape \(9, 1\), as observation has, got",
+        ),
+        ({"next_observations": NEXT[:4]}, r"next/observation: expected 9 rows"),
+        ({"next_observations": {"x": NEXT}}, r"next/observation: expected the entries of the observation"),
+        ({"timeouts": np.zeros(4)}, r"timeouts: expected 9 rows, as the other flags have, got 4"),
+        ({"timeouts": np.zeros(1)}, r"timeouts: expected 9 rows"),
+        ({"terminals": np.full(9, 2)}, r"terminals: expected one flag for each row"),
+        ({"terminals": np.full(9, np.nan), "timeouts": None}, r"terminals: expected one flag for each row"),
+    ],
+)
+def test_d4rl_refuses_what_does_not_fit(changes: dict[str, Any], message: str, quiet: None) -> None:
+    with pytest.raises(ValueError, match=f"^load_d4rl: the dict, {message}"):
+        load_d4rl(d4rl(**changes))
+
+
+def test_d4rl_of_dicts_of_observations(quiet: None) -> None:
+    observations, following = {"x": FIRST, "still": np.ones((9, 0))}, {"x": NEXT, "still": np.ones((9, 0))}
+    whole(load_d4rl(d4rl(observations=observations, next_observations=following)))
+    whole(load_d4rl(d4rl(observations=observations, next_observations=following, timeouts=None)))
+
+
+@pytest.mark.parametrize("timeouts", [np.ones(1), None])
+def test_d4rl_of_one_row_and_of_none(timeouts: Any) -> None:
+    row = {key: value[:1] for key, value in d4rl(terminals=np.ones(9, bool)).items()} | {"timeouts": timeouts}
+    row = {key: value for key, value in row.items() if value is not None}
+    assert load_d4rl(row)["next", "terminated"].tolist() == [True]
+    with pytest.raises(ValueError, match="rows: expected at least one step, got none"):
+        load_d4rl({key: value[:0] for key, value in row.items()})
+
+
+def test_numbers_that_become_equal_in_float32_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"load_d4rl: the dict: observation: 8 of 8 changes .* are lost in .*float32"):
+        load_d4rl(d4rl(observations=1.7e9 + np.arange(9.0)[:, None]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"masks": np.full(12, 0.5)}, "masks: expected one flag for each row"),
+        ({"masks": np.full(12, np.nan)}, "masks: expected one flag for each row"),
+        ({"terminals": np.full(12, 2)}, "terminals: expected one flag for each row"),
+        ({"valids": np.ones(12)}, r"valids: expected 0 on the row after a trajectory's last step, got 1 at row 4"),
+        ({"observations": np.float64(1)}, r"observations: expected 12 rows, as terminals has, got shape \(\)"),
+    ],
+)
+def test_ogbench_refuses_flags_that_cannot_be_right(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^load_ogbench: the dict, {message}"):
+        load_ogbench(ogbench(**changes))
+
+
+def demonstrations(path: Path, *demos: dict[str, Any], names: tuple[str, ...] = ("demo_0", "demo_1")) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, changes in zip(names, demos, strict=False):
+            demo = {"obs/x": FIRST[:3], "actions": ACTION[:3], "rewards": REWARD[:3], "dones": np.array([0, 0, 1])}
+            for key, value in (demo | changes).items():
+                file[f"data/{name}/{key}"] = value
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dones": np.array([0, 0, 2])}, "dones: expected one flag for each row"),
+        ({"dones": np.array([0, 0, np.nan])}, "dones: expected one flag for each row"),
+        ({"obs/y": FIRST[:3]}, r"obs: expected the entries \['x'\] in all, got others in episode 1"),
+        ({"actions": np.zeros((3, 2))}, r"actions: expected shape \(3, 1\), got \(3, 2\) in episode 1"),
+        ({"obs/x": 1.0}, r"demo_1, obs/x: expected 3 rows, as rewards has, got shape \(\)"),
+        ({"rewards": 1.0}, r"demo_1, actions: expected 1 rows"),
+    ],
+)
+def test_robomimic_refuses_demonstrations_that_do_not_fit(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = demonstrations(tmp_path / "demo.hdf5", {}, changes)
+    with pytest.raises(ValueError, match=f"^load_robomimic: file .*, {message}"):
+        load_robomimic(path)
+
+
+def test_robomimic_serves_odd_files(quiet: None, tmp_path: Path) -> None:
+    column = {"dones": np.array([[0], [0], [1]]), "rewards": REWARD[:3, None]}
+    nothing = {"obs/x": FIRST[:0], "actions": ACTION[:0], "rewards": REWARD[:0], "dones": np.zeros(0)}
+    for case, demos in enumerate(([column, column], [nothing, {}], [{}, nothing])):
+        path = demonstrations(tmp_path / f"{case}.hdf5", *demos, names=("second", "first"))
+        data = load_robomimic(path)
+        assert data["next", "terminated"].tolist() == [False, False, True] * (2 if case == 0 else 1)
+    with pytest.raises(ValueError, match="expected at least one step, got none"):
+        load_robomimic(demonstrations(tmp_path / "none.hdf5", nothing))
+    wrong: list[Any] = ["x", []]
+    for names in wrong:
+        with pytest.raises(TypeError, match="observations: expected a list of names"):
+            load_robomimic(path, observations=names)
+
+
+def test_d3rlpy_holds_each_episode_to_its_length(quiet: None) -> None:
+    def one(**changes: Any) -> Any:
+        arrays = {"observations": FIRST[:3], "actions": ACTION[:3], "rewards": REWARD[:3, None], "terminated": True}
+        return SimpleNamespace(**(arrays | changes))
+
+    for name, array in (("observations", FIRST), ("actions", ACTION)):
+        shifted = [one(**{name: array[:2]}), one(**{name: array[:4]})]  # as many rows in all
+        with pytest.raises(ValueError, match=rf"from_d3rlpy: list, {name}: expected shape \(3, 1\), got \(2, 1\)"):
+            from_d3rlpy(shifted)
+    empty = one(observations=FIRST[:0], actions=ACTION[:0], rewards=REWARD[:0, None])
+    assert from_d3rlpy([empty, one(), empty])["next", "terminated"].tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="expected at least one episode, got none"):
+        from_d3rlpy([empty])
+    with pytest.raises(ValueError, match=r"expected episodes with .*, got one without observations"):
+        from_d3rlpy(["words"])
+    with pytest.raises(
+        ValueError, match=r"observations: expected the entries \[0, 1\] in all, got others in episode 1"
+    ):
+        from_d3rlpy([one(observations=[FIRST[:3], FIRST[:3]]), one()])
+
+
+def test_torchrl_refuses_what_does_not_fit() -> None:
+    for batch in ((0,), (2, 0), (0, 2)):
+        with pytest.raises(ValueError, match="expected at least one step, got none"):
+            from_torchrl(TensorDict({"action": torch.zeros(*batch, 1)}, batch_size=batch))
+    wrong = {
+        "next/done: expected one flag for each row": [torch.zeros(9, 2, dtype=torch.bool), torch.full((9, 1), 0.5)],
+        "next/reward: expected one number for each row": [torch.zeros(9, 2)],
+        "next/observation: expected shape": [torch.zeros(9, 3)],
+    }
+    for message, values in wrong.items():
+        for value in values:
+            data = collected()
+            data["next", message[5:].partition(":")[0]] = value
+            with pytest.raises(ValueError, match=f"^from_torchrl: TensorDict .*, {message}"):
+                from_torchrl(data)
+    half = collected()
+    half["observation"] = half["observation"].bfloat16()
+    assert from_torchrl(half)["observation"].dtype == torch.float32
+
+
+def test_lerobot_refuses_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lerobot(tmp_path / "whole")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    with pytest.raises(ValueError, match=r"load_lerobot: done: expected one of .*, got 'done'"):
+        load_lerobot(folder, done="done")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="load_lerobot: folder: expected the path of a folder, got NoneType"):
+        load_lerobot(None)  # type: ignore[arg-type]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load_lerobot("~/whole", last="keep")) == 9
+
+    about = folder / "meta" / "info.json"
+    info = json.loads(about.read_text())
+    for damaged in (b"{", b"[]", b"\xff\xfe"):
+        about.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^load_lerobot: folder .*: expected a dataset that can be read"):
+            load_lerobot(folder)
+    features = {name: feature for name, feature in info["features"].items() if name not in ("next.done", "index")}
+    about.write_text(json.dumps(info | {"features": features}))
+    assert len(load_lerobot(folder, last="keep")) == 9
+    with pytest.raises(ValueError, match=r"expected the feature next\.done, which done='terminated' is about"):
+        load_lerobot(folder, done="terminated")
+    about.write_text(json.dumps(info | {"features": info["features"] | {"observation.more": {"dtype": "float32"}}}))
+    with pytest.raises(ValueError, match=r"data: expected the column observation\.more, got none"):
+        load_lerobot(folder)
+
+    about.write_text(json.dumps(info))
+    file = folder / "data" / "chunk-000" / "file-001.parquet"
+    table = parquet.read_table(file)
+    for column in ([[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]], ["a"] * 4):
+        place = table.column_names.index("action")
+        parquet.write_table(table.set_column(place, "action", arrow.array(column)), file)
+        with pytest.raises(ValueError, match="action: expected lists of one shape"):
+            load_lerobot(folder)
+    file.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="expected a dataset that can be read, got ArrowInvalid"):
+        load_lerobot(folder)
