@@ -103,7 +103,7 @@ def merged_moments(samples: Tensor, mean: Tensor, squared_deviation: Tensor) -> 
 
     Args:
         samples: `[P, *batch]`, how many each of P parts has.
-        mean: `[P, *batch, D]`.
+        mean: `[P, *batch, D]`; of a part without samples any number, as the next.
         squared_deviation: `[P, *batch, D]`.
 
     Returns:
@@ -130,7 +130,8 @@ def merged_moments(samples: Tensor, mean: Tensor, squared_deviation: Tensor) -> 
     _check_moments("merged_moments", samples, mean, squared_deviation)
     check_critics("merged_moments", what="part", samples=samples)
     dtype = summed(samples, mean, squared_deviation)
-    parts, mean, deviation = samples.to(dtype).unsqueeze(-1), mean.to(dtype), squared_deviation.to(dtype)
+    parts = samples.to(dtype).unsqueeze(-1)
+    mean, deviation = (torch.where(parts == 0, 0.0, x.to(dtype)) for x in (mean, squared_deviation))
     n = total(parts, 0)
     merged = total(parts / torch.where(n == 0, 1.0, n) * mean, 0)
     between = total(parts * (mean - merged).square(), 0)
@@ -169,10 +170,9 @@ def moment_statistics(samples: Tensor, mean: Tensor, squared_deviation: Tensor) 
     """
     _check_moments("moment_statistics", samples, mean, squared_deviation)
     dtype = summed(samples, mean, squared_deviation)
-    n, deviation = samples.to(dtype).unsqueeze(-1), squared_deviation.to(dtype)
-    return ObservationStatistics(
-        torch.where(n == 0, 0.0, mean.to(dtype)), root(deviation / torch.where(n == 0, 1.0, n))
-    )
+    n = samples.to(dtype).unsqueeze(-1)
+    mean, deviation = (torch.where(n == 0, 0.0, x.to(dtype)) for x in (mean, squared_deviation))
+    return ObservationStatistics(mean, root(deviation / torch.where(n == 0, 1.0, n)))
 
 
 @public

@@ -70,6 +70,19 @@ def test_any_order_and_any_grouping(data: st.DataObject) -> None:
         close(one, other)
 
 
+def test_a_part_of_nothing_may_say_anything() -> None:
+    """Whoever makes the mean of no samples by a division has NaN, which changes neither the others nor a gradient."""
+    samples, none = torch.tensor([0.0, 2.0]), torch.zeros(2)
+    moments = [x.requires_grad_() for x in (torch.tensor([[math.nan], [1.0]]), torch.tensor([[math.nan], [2.0]]))]
+    merged = merged_moments(samples, *moments)
+    assert [x.tolist() for x in merged] == [2.0, [1.0], [2.0]]
+    assert all(
+        x.isfinite().all() for x in torch.autograd.grad(merged.mean.sum() + merged.squared_deviation.sum(), moments)
+    )
+    nothing = [x for each in (merged_moments(none, *moments), moment_statistics(none, *moments)) for x in each]
+    assert all((x == 0).all() for x in nothing)
+
+
 def test_nothing_has_moments_of_zero() -> None:
     """And statistics of zero, with finite slopes."""
     x = torch.zeros(0, 2, requires_grad=True)
