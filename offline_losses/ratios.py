@@ -69,7 +69,7 @@ def check_log_ratio(log_ratio: Tensor, done: Tensor) -> None:
             "Of ratios or probabilities take the logarithm, probability.log() - propensity.log()",
         ),
         (
-            (log_ratio <= 0) & ((log_ratio <= 0).all() & (log_ratio < 0).any() & many),
+            (log_ratio <= 0) & ((log_ratio <= 0).all() & ((log_ratio < 0) & ~never).any() & many),
             "log_ratio",
             "logarithms of ratios, some of which are above 0",
             "none above 0",

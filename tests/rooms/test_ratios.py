@@ -32,6 +32,7 @@ def log(*numbers: float, steps: int = 24) -> Tensor:
             (0.1, -INF, 0.1, -1.0),
             r"expected actions .+, got −∞, one that it never takes, in 3 of 6 episodes, in 6 of 24 steps, .+ is 1\.",
         ),
+        ((-INF,), r"expected actions .+, got −∞, .+ in 2 of 2 episodes, in 24 of 24 steps"),
     ],
 )
 def test_log_ratios_that_cannot_be_right(numbers: tuple[float, ...], said: str) -> None:
