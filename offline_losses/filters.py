@@ -83,7 +83,7 @@ def return_filter(
     $$\text{kept}_t = \mathbb 1\left[ \text{rank of } R_{\text{episode}(t)} \le k \right], \qquad
     k = \max\left(1, \lfloor f n + \tfrac12 \rfloor\right) \text{ of } n \text{ episodes}$$
 
-    Among equal returns the earlier episode ranks first; one whose return is NaN ranks last. With `by="steps"` the
+    Among equal returns the earlier episode ranks first; one that is NaN counts as −∞. With `by="steps"` the
     share is one of steps: the best episodes are kept, whole, up to the first that would carry their steps beyond
     $\lfloor f N + \tfrac12 \rfloor$ of $N$; the very best is always kept.
 
