@@ -30,10 +30,10 @@ def overestimation_gap(q: Tensor, observed_return: Tensor, *, mask: Tensor | Non
 
     $$\operatorname{mean}(Q - G), \qquad \operatorname{std}(Q - G)$$
 
-    Under the policy that is evaluated, by $Q$ and by the returns, the mean is the bias of the critic; divided by the
-    mean of $|G|$ it can be compared between tasks. Against the data's returns it is no error if the policy is better
-    than the data, and no sign of one as long as it is negative. The deviation says how uneven the bias is, which does
-    more harm: a bias that is the same for all actions changes no choice.
+    If $Q$ and the returns are of the same policy, the mean is the critic's bias; divided by the mean of $|G|$ it can be
+    compared between tasks. Beside the returns of the data a positive mean may also be the merit of a better policy. The
+    deviation is that of the bias, and of the returns where they are random. An uneven bias does more harm than a large
+    one: what is the same for all actions changes no choice.
 
     Args:
         q: `[*batch]`, $Q(s, a)$.
@@ -70,7 +70,7 @@ def q_gap(q_policy: Tensor, q_data: Tensor, *, mask: Tensor | None = None) -> Ga
     \right)$$
 
     A policy that is better than the data has a small positive one. If it keeps growing, the critic is asked about
-    actions that no data correct; if it is negative, the penalty on them is stronger than what is to be learned.
+    actions that no data correct; if it is negative, a penalty on those actions outweighs what they are worth.
 
     Args:
         q_policy: `[*batch]`, $Q(s, a_\pi)$ of the policy's actions in the data's states.

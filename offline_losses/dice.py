@@ -1,4 +1,4 @@
-r"""Values of the best policy near the data, whose errors tell how often it takes a step: DICE without a policy.
+r"""Values of the best policy near the data, whose errors tell how often it takes each step: DICE without a policy.
 
 Each loss has a term of first states, $(1 - \gamma)\, V(s_0)$, and a convex function of the error of each of the data's
 steps, whose slope at the minimum is the ratio of that policy's discounted visits to the data's. What `visits` says of
@@ -34,12 +34,12 @@ def opti_dice_loss(
     reduction: Reduction = "mean",
     denominator: Knob | None = None,
 ) -> Tensor:
-    r"""Its minimizer is the value of the best policy at a price for leaving the data, without any action of its own.
+    r"""Its minimizer is the value of the best policy, given a price for leaving the data; it needs none of its actions.
 
     $$(1 - \gamma)\, V(s_0) + T f^*\!\left( \frac e T \right), \qquad e = r + \gamma V(s') - V(s)$$
 
-    with $V(s') = 0$ where terminated and `f_conjugate` $f^*$ of the divergence. The best policy clones the data with
-    the ratios $f^{*\prime}(e / T)$ for weights, `dice_weights`.
+    with $V(s') = 0$ where terminated and `f_conjugate` $f^*$ of the divergence. To obtain the
+    policy, clone the data with the ratios $f^{*\prime}(e / T)$ as weights, `dice_weights`.
 
     Args:
         value: `[*batch]`, $V(s)$ of the data's states.
@@ -99,12 +99,13 @@ def smodice_loss(
     reduction: Reduction = "mean",
     denominator: Knob | None = None,
 ) -> Tensor:
-    r"""The same at the price of relative entropy, and of ratios whose mean is one: imitation of states, for instance.
+    r"""`opti_dice_loss` with relative entropy as price, and ratios whose mean is one: to imitate states, for instance.
 
     $$(1 - \gamma)\, V(s_0) + T \log \frac1n \sum_i e^{e_i / T}, \qquad e = r + \gamma V(s') - V(s)$$
 
-    with $V(s') = 0$ where terminated, over existing samples. The ratios are `n * mpo_weights(e, temperature=T)`. For
-    imitation $r$ is the log-odds, by a discriminator, of a state to be an expert's. With χ² it is `opti_dice_loss`.
+    with $V(s') = 0$ where terminated, over existing samples: parts of a batch do not add up to it. The ratios are
+    `n * mpo_weights(e, temperature=T)`. For imitation, $r$ is a discriminator's log-odds that the state is an expert's.
+    SMODICE with χ² is `opti_dice_loss`.
 
     Args:
         value: `[*batch]`, $V(s)$ of the data's states.

@@ -1,7 +1,7 @@
-r"""Off-policy evaluation with a model's help that believes the ratios for so many steps as they are worth it.
+r"""Off-policy evaluation that believes the ratios for as many steps as they are worth, and a model from there on.
 
-The longer ratios are multiplied the more an estimate varies, and the sooner a model takes over the more it is biased.
-MAGIC mixes estimates that change from the one to the other at different steps.
+The more ratios are multiplied, the more an estimate varies; the sooner a model takes over, the more it is biased. MAGIC
+mixes estimates that change from the one to the other at different steps.
 """
 
 from __future__ import annotations

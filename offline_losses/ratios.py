@@ -24,10 +24,10 @@ def check_log_ratio(log_ratio: Tensor, done: Tensor) -> None:
 
     $$\ell = \log \pi(a \mid s) - \log \mu(a \mid s), \qquad \mathbb E_{a \sim \mu}\left[ e^{\ell} \right] = 1$$
 
-    Refused are a log without the end of an episode; NaN; ∞, a propensity of zero; numbers of which none is below 0, as
-    probabilities and ratios are; numbers of which none is above 0, as the policy's log-probabilities alone are; and −∞,
-    an action that the policy never takes. The last is legal for the estimators, where such an episode counts for
-    nothing; here it is told how many there are. It looks at values, for which it waits for a device.
+    Refused are a log without the end of an episode; NaN; ∞, a propensity of zero; of 20 steps and more, numbers none of
+    which is below 0, as probabilities and ratios are, or none above 0, as the policy's log-probabilities alone are; and
+    −∞, an action that the policy never takes. The estimators allow the last, and such an episode counts for nothing;
+    here the error says how many there are. It looks at values, for which it waits for a device.
 
     Args:
         log_ratio: `[*batch, T]`, $\ell$.

@@ -142,7 +142,7 @@ def _check_offset(offset: Tensor, index: Tensor) -> None:
 def sampling_probabilities(
     score: Tensor, done: Tensor, *, temperature: Knob = 0.1, by: Literal["episodes", "steps"] = "steps"
 ) -> Tensor:
-    r"""How often to draw each step, the better the oftener: return- or advantage-weighted sampling.
+    r"""How often to draw each step, more often if it is better: return- or advantage-weighted sampling.
 
     $$p_t \propto \exp\left(\frac{\tilde x_t}{T}\right) \text{ by steps}, \qquad
     p_t \propto \frac{1}{L_t} \exp\left(\frac{\tilde x_{s(t)}}{T}\right) \text{ by episodes}, \qquad

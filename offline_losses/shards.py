@@ -1,7 +1,7 @@
 r"""Dataset time in parts: statistics that merge, in any order, and a choice among episodes that no part can make alone.
 
-A reader of files, a process of a group or a stream makes the moments of what it sees. Stacked, the moments of all parts
-are merged into those of the whole, whoever brought them together.
+Whoever reads a part, be it a file, a process or a stream, makes the moments of what it sees. Those of all parts are
+stacked and merged into those of the whole.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def observation_moments(observation: Tensor, *, mask: Tensor | None = None) -> O
 
     $$n = \sum_i 1, \qquad \mu_d = \frac1n \sum_i o_{id}, \qquad S_d = \sum_i (o_{id} - \mu_d)^2$$
 
-    Of the returns of episodes `[N]` it makes the moments too, as those of observations `[N, 1]`.
+    Returns of episodes `[N]` have moments too: pass them as `[N, 1]`.
 
     Args:
         observation: `[N, D]` or `[*batch, T, D]`, at most three axes; all but the last are samples.
@@ -188,9 +188,9 @@ def return_threshold(
     $$\text{kept}_i = \mathbb 1[R_i > v] + \mathbb 1[R_i = v,\ i \le j], \qquad v = R_{(k)}$$
 
     with $k$ the number of episodes that are kept, $R_{(k)}$ the lowest of their returns and $j$ the last of them that
-    has it, for the earlier of equals is kept first. The table is small and may be gathered from wherever the episodes
-    are. Each then selects its own by two comparisons, which need no more than an episode's return and its place in the
-    table. A table in the order of the dataset selects what `return_filter` does, however the episodes are spread.
+    has it, since the earlier of equals is kept first. The table is small: gather it from wherever the episodes are.
+    Each place then selects its own by two comparisons, which need an episode's return and its number in the table. A
+    table in the order of the dataset selects what `return_filter` does, however the episodes are spread.
 
     Args:
         episode_return: `[*batch]`, all of one ranking, the return of each episode; one that is NaN counts as −∞.

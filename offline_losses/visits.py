@@ -1,4 +1,4 @@
-r"""Values whose errors tell how often a policy visits a step for each time that the data do: DICE of a given policy.
+r"""Values whose errors tell how often a given policy visits a step for each time that the data do: DICE.
 
 Each loss has a term of first states, $(1 - \gamma)\, \nu(s_0, a_0)$, and a convex function of the error of each of the
 data's steps. At the minimum the slope of that function is the ratio $d^\pi(s, a) / d^{\mathcal D}(s, a)$ of discounted
@@ -33,7 +33,7 @@ def dual_dice_loss(
     reduction: Reduction = "mean",
     denominator: Knob | None = None,
 ) -> Tensor:
-    r"""At its minimum the differences of a value over a step tell how much oftener a policy visits it than the data.
+    r"""At its minimum, what a value loses over a step tells how much oftener the policy visits it than the data do.
 
     $$\frac{|\delta|^p}{p} - (1 - \gamma)\, \nu(s_0, a_0), \qquad \delta = \nu(s, a) - \gamma\, \nu(s', a'), \qquad
     \frac{d^\pi}{d^{\mathcal D}} = |\delta|^{p - 1} \operatorname{sign} \delta$$
@@ -95,7 +95,7 @@ def algae_dice_loss(
     reduction: Reduction = "mean",
     denominator: Knob | None = None,
 ) -> Tensor:
-    r"""At its minimum over the critic, what a policy earns per step less a price for leaving the data, to be maximized.
+    r"""Minimized over the critic it is what a policy earns per step, less a price for leaving the data; maximize that.
 
     $$(1 - \gamma)\, \nu(s_0, a_0) + \frac T p \left| \frac e T \right|^p, \qquad
     e = r + \gamma\, \nu(s', a') - \nu(s, a), \qquad
