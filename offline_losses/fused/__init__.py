@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 _AS_THEY_ARE = (
     offline_losses.bootstrap_interval,
     offline_losses.check_ends,
+    offline_losses.check_log_ratio,
     offline_losses.compile_update,
     offline_losses.episode_bounds,
     offline_losses.episode_windows,
     offline_losses.linear_cql_penalty,
     offline_losses.linear_log_prob,
     offline_losses.linear_nll_loss,
+    offline_losses.magic_value,
     offline_losses.polyak_update_,
     offline_losses.stratified_bootstrap_interval,
 )

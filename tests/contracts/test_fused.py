@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from ledger import CASES, LEDGER, Case, Knob, Row, Values, leaves, total
+from ledger import CASES, LEDGER, TOOLS, UPDATES, Case, Knob, Row, Values, leaves, total
 from test_errors import wrong_inputs
 from test_transforms import FULLEST, MAIN, schedule
 from torch import Tensor
@@ -102,6 +102,12 @@ def _compiles() -> None:
     """Skip where no code can be generated."""
     if switches.switched_off():
         pytest.skip("the compiler is switched off")
+
+
+@pytest.mark.parametrize("name", [*TOOLS, *UPDATES])
+def test_what_looks_at_values_is_the_same_function(name: str) -> None:
+    """Generated code has no graph of it."""
+    assert getattr(fused, name) is getattr(offline_losses, name)
 
 
 @pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.name)
