@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_count, check_knob
 from offline_losses._core.episodes import first_step_of, sequence_end, sequence_start
+from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
 from offline_losses.doubly_robust import check_model, weighted_doubly_robust_value
@@ -90,6 +91,7 @@ def magic_value(
     check_count("magic_value", "resamples", resamples, 1)
     check_knob("magic_value", "level", level, 0.0, 1.0)
     check_generator("magic_value", generator)
+    _check_steps(steps)
     flat = {name: x.detach().flatten() for name, x in {**values, "terminated": terminated}.items()}
     flat["done"] = sequence_end(done).flatten()
     returns = truncated(**flat, discount=discount, steps=steps)
@@ -103,6 +105,11 @@ def magic_value(
     mixed = share.to(returns.device) @ returns
     weight = whole_share(cumulative_log_weight(flat["log_ratio"], flat["done"]), flat["done"])
     return estimate(mixed, torch.ones_like(mixed, dtype=torch.bool), weight, summed(*values.values()))
+
+
+def _check_steps(steps: object) -> None:
+    if steps is not None and not isinstance(steps, Iterable):
+        refuse(TypeError, "magic_value", "steps", "numbers of steps, or None", describe(steps), "Pass them in a list.")
 
 
 def truncated(

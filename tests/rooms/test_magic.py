@@ -137,5 +137,7 @@ def test_bad_input_is_refused() -> None:
         call(generator=generator, level=1.0)
     with pytest.raises(ValueError, match="magic_value: resamples"):
         call(generator=generator, resamples=0)
+    with pytest.raises(TypeError, match="magic_value: steps: expected numbers of steps, or None, got 3"):
+        call(generator=generator, steps=3)
     with pytest.raises(TypeError, match="magic_value: generator"):
         call(generator=0)
