@@ -188,6 +188,18 @@ def test_a_saved_policy_is_judged_without_running(
     assert found["words"] in printed
 
 
+def test_a_policy_is_judged_on_data_of_its_own_spaces(tmp_path: Path) -> None:
+    import evaluate
+
+    with pytest.raises(SystemExit, match="No such file or directory"):
+        evaluate.main(["--dataset", PENDULUM, *SHORT, "--policy", str(tmp_path / "none")])
+    importlib.import_module("bc").main(["--dataset", PENDULUM, *SHORT, "--out", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=f"^{CARTPOLE} has other spaces than the policy, which learned from {PENDULUM}"
+    ):
+        evaluate.main(["--dataset", CARTPOLE, *SHORT, "--policy", str(tmp_path)])
+
+
 @needs_sepsis
 def test_a_table_of_the_clinical_world_has_probabilities_where_patients_are_treated() -> None:
     """And none elsewhere; its exact Q, undiscounted, makes the survival."""

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 from common import arguments, minimize
-from embedded import load
+from embedded import load, open_dataset
+from encoding import read_part
 from networks import mlp
 from rich.progress import track
-from saved import load_policy
+from saved import SavedPolicy, load_policy
 from task import Remembering
+from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.optim import Adam
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
     parser.add_argument("--truth", action="store_true", help="add the true value, where the environment tells")
     options = parser.parse_args(argv)
     torch.manual_seed(options.seed)
-    saved, rows, knobs = load_policy(options.policy), load(options.dataset), {"discount": options.discount}
+    saved, rows = loaded(options.policy, options.dataset)
+    knobs = {"discount": options.discount}
     encoding, policy, count = saved.encoding, saved.policy, saved.encoding.action_size
     drawn = hasattr(policy, "probability") and not options.greedy
     if isinstance(policy, Remembering):
@@ -95,6 +98,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, object]:
         print(f"{name:29}{mean:10.4g}" + (f"  [{low:.4g}, {high:.4g}]" if size > 0 else ""))
     print(f"{'truth':29}{truth:10.4g}\n{words}" if truth is not None else words)
     return {"estimates": result, "truth": truth, "words": words}
+
+
+def loaded(policy: Path, dataset: str) -> tuple[SavedPolicy, TensorDict]:
+    """The policy and the data to judge it on, which must be of the same spaces."""
+    try:
+        saved, rows, source = load_policy(policy), load(dataset), open_dataset(dataset)
+        seen = read_part(source.observation_space, rows["observation"])
+    except (OSError, ImportError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    if (seen, source.action_space) != (saved.encoding.observation_space, saved.encoding.action_space):
+        raise SystemExit(f"{dataset} has other spaces than the policy, which learned from {saved.dataset}.")
+    return saved, rows
 
 
 def judged(found: dict[str, list[float]], episodes: int) -> str:

@@ -15,11 +15,12 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from tensordict import TensorDictBase
 
-from offline_losses.adapters.entries import Array, Path, key_of
+from offline_losses.adapters.entries import Array, Path, key_of, path_of
 from offline_losses.adapters.minari import open_dataset
 
 _BLOCK = 200  # episodes written at a time
 _COPIED = ("algorithm_name", "code_permalink", "description", "ref_min_score", "ref_max_score", "requirements")
+_KEPT = ("observation", "action", "next")
 _SPECS = ("env_spec", "eval_env_spec")
 
 
@@ -114,6 +115,9 @@ def _given(source: minari.MinariDataset | None) -> dict[str, Any]:
 
 def _bounds(data: TensorDictBase) -> list[tuple[int, int]]:
     """First row and end of each episode."""
+    if not isinstance(data, TensorDictBase) or data.batch_dims != 1:
+        got = f"batch size {list(data.batch_size)}" if isinstance(data, TensorDictBase) else type(data).__name__
+        raise ValueError(f"save_minari: data: expected a flat TensorDict [N], got {got}. Flatten it, in time order.")
     done = _entry(data, ("next", "done")).astype(bool)
     if len(done) == 0 or not done[-1]:
         raise ValueError(
@@ -151,6 +155,7 @@ def _buffers(
     after = _nested(data, observation_space, ("next", "observation"))
     action = _nested(data, action_space, ("action",))
     reward, terminated, truncated = (_entry(data, ("next", name)) for name in ("reward", "terminated", "truncated"))
+    _check_steps(data, reward, terminated, truncated)
     _check_rows(before, after, ~_entry(data, ("next", "done"))[:-1].astype(bool))
     for (start, stop), seed in zip(bounds, seeds, strict=True):
         rows = slice(start, stop)
@@ -161,6 +166,30 @@ def _buffers(
             terminations=terminated[rows],
             truncations=truncated[rows],
             **seed,
+        )
+
+
+def _check_steps(data: TensorDictBase, reward: Array, terminated: Array, truncated: Array) -> None:
+    """What `load_minari` would refuse, or read as something else."""
+    rows = len(_entry(data, ("next", "done")))
+    for name, column in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
+        if column.shape != (rows,):
+            raise ValueError(
+                f"save_minari: data: expected {rows} numbers in ('next', {name!r}), got shape {column.shape}. "
+                "Squeeze it."
+            )
+    for key in data.keys(include_nested=True, leaves_only=True):
+        value = data.get(key)
+        if isinstance(value, torch.Tensor) and path_of(key)[0] in _KEPT and not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"save_minari: data: expected finite numbers in {key!r}, got others. Leave such episodes out."
+            )
+    if not np.array_equal(
+        terminated.astype(bool) | truncated.astype(bool), _entry(data, ("next", "done")).astype(bool)
+    ):
+        raise ValueError(
+            "save_minari: data: expected ('next', 'done') to be terminated or truncated, got another. Set all three "
+            "where an episode ends."
         )
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,21 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals_write_nothing(tmp_path: Path) -> None:
     source = made()
     data = load_minari(source)
+    step, never = data["next"], torch.zeros(len(data), dtype=torch.bool)
+
+    def changed(**columns: torch.Tensor) -> Any:
+        new = data.clone()
+        for name, column in columns.items():
+            new["next", name] = column
+        return new
+
     cases: list[tuple[Any, dict[str, Any], str]] = [
+        (changed(reward=step["reward"] * math.nan), {"like": source}, r"finite numbers in \('next', 'reward'\)"),
+        (changed(reward=step["reward"][:, None]), {"like": source}, r"numbers in \('next', 'reward'\), got shape"),
+        (changed(terminated=never, truncated=never), {"like": source}, "to be terminated or truncated"),
+        (changed(truncated=~never), {"like": source}, "to be terminated or truncated"),
+        (dict(data), {"like": source}, r"a flat TensorDict \[N\], got dict"),
+        (data[None], {"like": source}, r"a flat TensorDict \[N\], got batch size \[1, "),
         (data[:3], {"like": source}, "expected whole episodes"),
         (data[[0, 2, 3]], {"like": source}, r"a next observation at row 0 that is not the observation of row 1"),
         (
