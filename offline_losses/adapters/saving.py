@@ -51,8 +51,9 @@ def save_minari(
         The new dataset. Images are stored without loss.
 
     Raises:
-        ValueError: an id that is malformed or taken, no spaces, a missing entry, `done` not on the last row of each
-            episode, or rows that do not follow each other. Nothing is written then.
+        ValueError: an id that is malformed or taken, no spaces, a missing entry, numbers that are not finite, `done`
+            that is not its two flags or not on the last row of each episode, or rows that do not follow each other.
+            Nothing is written then.
     """
     _check_id(dataset_id)
     source = None if like is None else open_dataset(like)
