@@ -143,6 +143,20 @@ def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]
 
 
+def test_ilql_learns_what_tokens_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small vocabulary, and fewer updates."""
+    import ilql
+
+    monkeypatch.setattr(ilql, "VOCABULARY", 64)
+    for name, tokens in zip(("SURE", "LUCKY", "WRONG"), torch.arange(4, 52).view(3, 4, 4), strict=True):
+        monkeypatch.setattr(ilql, name, tokens)
+    result = ilql.main(steps=120)
+    assert result["data"] == pytest.approx(0.4, abs=0.05)
+    assert result["imitation"] == pytest.approx(0.4, abs=0.1)
+    assert result["imitation"] < result["filtered imitation"] < 0.9
+    assert result["imitation"] < result["perturbed logits"] <= 1
+
+
 def test_td3_bc_climbs_its_critic() -> None:
     """The weight of Q decides where the policy goes; without a gradient through Q it would clone all the same."""
     import td3_bc
