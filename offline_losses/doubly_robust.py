@@ -9,15 +9,16 @@ Everything else is as in `per_decision`, of which these are the estimates for $r
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_knob
-from offline_losses._core.episodes import sequence_start
+from offline_losses._core.episodes import OfEpisodes, by_blocks, sequence_start
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
-from offline_losses.importance import ValueEstimate, check_episodes, clipped, cumulative_log_weight, estimate
-from offline_losses.per_decision import normalized_sum, weighted_sum, whole_share
+from offline_losses.importance import ValueEstimate, check_episodes, cumulative_log_weight, estimate, relative_weight
+from offline_losses.per_decision import normalized_sums, weighted_sums, whole_share
 from offline_losses.recurrence import td_error
 
 
@@ -80,10 +81,15 @@ def doubly_robust_value(
     values = {"reward": reward, "q_data": q_data, "value": value, "next_value": next_value, "log_ratio": log_ratio}
     check_model("doubly_robust_value", values, terminated, done, discount)
     check_knob("doubly_robust_value", "max_weight", max_weight, 0.0, bounds="(]")
-    log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
-    error = td_error(reward, q_data, next_value, terminated, discount)
-    contribution = value + weighted_sum(error, log_weight, done, discount)
-    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(*values.values()))
+
+    def of_block(done: Tensor, value: Tensor, log_ratio: Tensor, *model: Tensor) -> Sequence[OfEpisodes]:
+        error = td_error(*model, discount)
+        (total, start), log_weight = weighted_sums(done, error, log_ratio, discount=discount, max_weight=max_weight)
+        return (value + total, start), log_weight
+
+    steps = value, log_ratio, reward, q_data, next_value, terminated
+    contribution, log_weight = by_blocks(of_block, done, *steps)
+    return estimate(*contribution, relative_weight(*log_weight), summed(*values.values()))
 
 
 @public
@@ -144,8 +150,9 @@ def weighted_doubly_robust_value(
     check_model("weighted_doubly_robust_value", values, terminated, done, discount)
     log_weight = cumulative_log_weight(log_ratio, done)
     error = td_error(reward, q_data, next_value, terminated, discount)
-    contribution = value + normalized_sum(error, log_weight, done, discount)
-    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(*values.values()))
+    ((first_value, _),) = by_blocks(lambda done, x: [(x, sequence_start(done))], done, value)
+    error_sum, one_each = normalized_sums(error, log_weight, done, discount)
+    return estimate(first_value + error_sum, one_each, whole_share(log_weight, done), summed(*values.values()))
 
 
 def check_model(function: str, values: dict[str, Tensor], terminated: Tensor, done: Tensor, discount: Knob) -> None:

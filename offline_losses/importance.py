@@ -10,6 +10,7 @@ sums are taken in double precision.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from offline_losses._core.checks import (
     check_some,
     check_values,
 )
-from offline_losses._core.episodes import first_totals, sequence_start
+from offline_losses._core.episodes import OfEpisodes, by_blocks, first_totals, in_blocks, sequence_start
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, select, summed
 from offline_losses._core.root import root
@@ -128,10 +129,9 @@ def importance_sampling_value(
     """
     check_episodes("importance_sampling_value", done, discount, reward=reward, log_ratio=log_ratio)
     check_knob("importance_sampling_value", "max_weight", max_weight, 0.0, bounds="(]")
-    one_each = sequence_start(done)
-    log_weight, gain = _totals(log_ratio, reward, done, discount)
+    (log_weight, one_each), (gain, _) = _totals(log_ratio, reward, done, discount)
     log_weight = clipped(log_weight, max_weight)
-    share = relative_exp(torch.where(one_each, log_weight, -torch.inf))
+    share = relative_weight(log_weight, one_each)
     return estimate(bounded_exp(log_weight) * gain, one_each, share, summed(reward, log_ratio))
 
 
@@ -177,9 +177,8 @@ def weighted_importance_sampling_value(
         a ratio after Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
     check_episodes("weighted_importance_sampling_value", done, discount, reward=reward, log_ratio=log_ratio)
-    one_each = sequence_start(done)
-    log_weight, gain = _totals(log_ratio, reward, done, discount)
-    share = relative_exp(torch.where(one_each, log_weight, -torch.inf))
+    (log_weight, one_each), (gain, _) = _totals(log_ratio, reward, done, discount)
+    share = relative_weight(log_weight, one_each)
     return estimate(self_normalized(gain, share, one_each), one_each, share, summed(reward, log_ratio))
 
 
@@ -191,14 +190,22 @@ def check_episodes(function: str, done: Tensor, discount: Knob, **values: Tensor
     check_some(function, first, tensor, "step")
 
 
-def _totals(log_ratio: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
+def _totals(log_ratio: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> Sequence[OfEpisodes]:
     """Logarithm of each episode's weight, and its return, on its first step at least."""
-    log_weight, gain = first_totals(log_ratio.double().clamp(min=LOWEST), reward, done, discount)
-    return _or_never(log_weight), gain
+
+    def of_block(done: Tensor, log_ratio: Tensor, reward: Tensor) -> Sequence[OfEpisodes]:
+        log_weight, gain = first_totals(log_ratio.double().clamp(min=LOWEST), reward, done, discount)
+        start = sequence_start(done)
+        return (_or_never(log_weight), start), (gain, start)
+
+    return by_blocks(of_block, done, log_ratio, reward)
 
 
 def cumulative_log_weight(log_ratio: Tensor, done: Tensor) -> Tensor:
     """Logarithm of the weight of each episode up to and with each step."""
+    blocks = in_blocks(done, log_ratio)
+    if len(blocks) > 1:
+        return torch.cat([cumulative_log_weight(x, end) for end, x in blocks]).view(done.shape)
     one = torch.ones((), dtype=torch.float64, device=done.device)
     backwards = log_ratio.double().clamp(min=LOWEST).flip(-1)
     return _or_never(solve(backwards, one, sequence_start(done).flip(-1), None).flip(-1))
@@ -216,8 +223,9 @@ def bounded_exp(log_weight: Tensor) -> Tensor:
     return log_weight.clamp(max=LARGEST_EXPONENT).exp()
 
 
-def relative_exp(log_weight: Tensor) -> Tensor:
-    """Weights over the largest of them, a constant for the gradient; zeros if all are zero."""
+def relative_weight(log_weight: Tensor, one_each: Tensor) -> Tensor:
+    """Weights of the episodes over the largest of them, a constant for the gradient; zeros if all are zero."""
+    log_weight = torch.where(one_each, log_weight, -torch.inf)
     largest = log_weight.detach().amax()
     return (log_weight - torch.where(largest == -torch.inf, 0.0, largest)).exp()
 

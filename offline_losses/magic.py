@@ -14,14 +14,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_count, check_knob
-from offline_losses._core.episodes import first_step_of, sequence_end, sequence_start
+from offline_losses._core.episodes import first_step_of, only, sequence_end, sequence_start
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
 from offline_losses.doubly_robust import check_model, weighted_doubly_robust_value
 from offline_losses.importance import ValueEstimate, cumulative_log_weight, estimate
 from offline_losses.intervals import bootstrap_interval, check_generator
-from offline_losses.per_decision import normalized_sum, whole_share
+from offline_losses.per_decision import normalized_sums, whole_share
 from offline_losses.recurrence import td_error
 
 
@@ -134,7 +134,7 @@ def truncated(
         check_count("magic_value", "steps", count, 0)
     counts = [*sorted({count for count in chosen if count < longest}), longest]
     kept = (torch.where(step < count, error, 0.0) for count in counts)
-    return torch.stack([(value + normalized_sum(x, log_weight, done, discount))[start] for x in kept])
+    return torch.stack([value[start] + only(normalized_sums(x, log_weight, done, discount)) for x in kept])
 
 
 def mixture(error: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +18,20 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_knob
-from offline_losses._core.episodes import first_step_of, first_total, powers, scattered, sequence_end, sequence_start
+from offline_losses._core.episodes import (
+    OfEpisodes,
+    by_blocks,
+    every_one,
+    first_step_of,
+    first_total,
+    in_blocks,
+    may_be_looked_at,
+    only,
+    powers,
+    scattered,
+    sequence_end,
+    sequence_start,
+)
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 from offline_losses._core.scan import solve
@@ -28,7 +43,7 @@ from offline_losses.importance import (
     clipped,
     cumulative_log_weight,
     estimate,
-    relative_exp,
+    relative_weight,
 )
 
 
@@ -71,9 +86,9 @@ def per_decision_value(
     """
     check_episodes("per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
     check_knob("per_decision_value", "max_weight", max_weight, 0.0, bounds="(]")
-    log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
-    contribution = weighted_sum(reward, log_weight, done, discount)
-    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(reward, log_ratio))
+    of_block = partial(weighted_sums, discount=discount, max_weight=max_weight)
+    contribution, log_weight = by_blocks(of_block, done, reward, log_ratio)
+    return estimate(*contribution, relative_weight(*log_weight), summed(reward, log_ratio))
 
 
 @public
@@ -121,34 +136,66 @@ def weighted_per_decision_value(
     """
     check_episodes("weighted_per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
     log_weight = cumulative_log_weight(log_ratio, done)
-    contribution = normalized_sum(reward, log_weight, done, discount)
-    return estimate(contribution, sequence_start(done), whole_share(log_weight, done), summed(reward, log_ratio))
+    contribution = normalized_sums(reward, log_weight, done, discount)
+    return estimate(*contribution, whole_share(log_weight, done), summed(reward, log_ratio))
 
 
 def whole_share(log_weight: Tensor, done: Tensor) -> Tensor:
-    """Weight of each whole episode over the largest, on its last step; zero elsewhere."""
-    return relative_exp(torch.where(sequence_end(done), log_weight, -torch.inf))
+    """Weight of each whole episode over the largest, on its last step at least."""
+    ((log_weight, last),) = by_blocks(lambda done, x: [(x, sequence_end(done))], done, log_weight)
+    return relative_weight(log_weight, last)
 
 
-def weighted_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> Tensor:
-    """Discounted sum of each episode, every step times its weight, on the first step at least."""
-    return first_total(bounded_exp(log_weight) * x, done, discount)
+def weighted_sums(
+    done: Tensor, x: Tensor, log_ratio: Tensor, *, discount: Knob, max_weight: Knob
+) -> Sequence[OfEpisodes]:
+    """Discounted sum of each episode, every step times its weight, and the logarithm of the weight of the whole."""
+    log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
+    total = first_total(bounded_exp(log_weight) * x, done, discount)
+    return (total, sequence_start(done)), (log_weight, sequence_end(done))
 
 
-def normalized_sum(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> Tensor:
-    """Sum over steps of the weighted means, plus how far each episode moves it, on the first step at least."""
-    like, end = x, sequence_end(whole(done)).flatten()
-    x, log_weight, index = whole(x).flatten(), whole(log_weight).flatten(), torch.arange(len(end), device=end.device)
-    step = index - first_step_of(end, index)
-    sums = _sums(log_weight, end, step)
-    share = (log_weight - sums.largest.gather(-1, step)).exp() / sums.weight.gather(-1, step)
-    mean = scattered(share * x, step)
-    power = powers(scalar(discount, log_weight).double(), index)
+def normalized_sums(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> OfEpisodes:
+    """Sum over steps of the weighted means, plus how far each episode moves it."""
+    blocks = [_block(*block) for block in in_blocks(whole(done), whole(x), whole(log_weight))]
+    sums = _sums(blocks, _places(blocks))
+    shares = [(b.log_weight - sums.largest.gather(-1, b.step)).exp() / sums.weight.gather(-1, b.step) for b in blocks]
+    mean = _by_step([share * b.x for share, b in zip(shares, blocks, strict=True)], blocks, len(sums.weight))
+    power = powers(scalar(discount, log_weight).double(), torch.arange(len(mean), device=done.device))
     # An episode that has ended draws the means of all later steps towards zero, by its share of the weights there.
-    later = solve(power * mean * sums.ended_share, sums.decay, None, None)
-    drawn = sums.last * pad(later[1:], (0, 1)).gather(-1, step)
-    moved = first_total(power.gather(-1, step) * share * (x - mean.gather(-1, step)) - drawn, end, 1.0)
-    return shared_out(((power * mean).sum() + end.sum() * moved).view(like.shape), like)
+    later = pad(solve(power * mean * sums.ended_share, sums.decay, None, None)[1:], (0, 1))
+    moved = []
+    for b, share, last in zip(blocks, shares, sums.last, strict=True):
+        each = power.gather(-1, b.step) * share * (b.x - mean.gather(-1, b.step)) - last * later.gather(-1, b.step)
+        moved.append((first_total(each, b.end, 1.0), sequence_start(b.end)))
+    value, count = (power * mean).sum(), torch.stack([b.end.sum() for b in blocks]).sum()
+    if len(moved) > 1:
+        return every_one(value + count * torch.cat([only(x) for x in moved]))
+    return shared_out((value + count * moved[0][0]).view(x.shape), x), sequence_start(done)
+
+
+class _Block(NamedTuple):
+    """Whole episodes, one after the other."""
+
+    end: Tensor
+    x: Tensor
+    log_weight: Tensor
+    step: Tensor  # how many steps of its episode lie before each
+
+
+def _block(done: Tensor, x: Tensor, log_weight: Tensor) -> _Block:
+    end, index = sequence_end(done).flatten(), torch.arange(done.numel(), device=done.device)
+    return _Block(end, x.flatten(), log_weight.flatten(), index - first_step_of(end, index))
+
+
+def _places(blocks: Sequence[_Block]) -> int:
+    """The length of the longest episode, or a length that no episode exceeds."""
+    if may_be_looked_at(*(b.step for b in blocks)):
+        try:
+            return 1 + max(int(b.step.max()) for b in blocks)
+        except RuntimeError:  # under a transform nothing has a value
+            pass
+    return blocks[0].step.shape[-1]
 
 
 class _Sums(NamedTuple):
@@ -158,23 +205,35 @@ class _Sums(NamedTuple):
     weight: Tensor  # of each step, the sum of all weights over the largest
     ended_share: Tensor  # of each step, the largest weight of an episode that has ended, over the sum
     decay: Tensor  # of each step, the largest weight of an episode that has ended, over that at the next step
-    last: Tensor  # of the last step of each episode, its weight over the largest of those that have ended by then
+    last: list[Tensor]  # of the last step of each episode, its weight over the largest of those that have ended by then
 
 
-def _sums(log_weight: Tensor, end: Tensor, step: Tensor) -> _Sums:
-    none = torch.full_like(log_weight.detach(), -torch.inf)
-    running = none.scatter_reduce(-1, step, log_weight.detach(), "amax")
-    ended = none.scatter_reduce(-1, step, torch.where(end, log_weight.detach(), -torch.inf), "amax").cummax(-1).values
+def _sums(blocks: Sequence[_Block], places: int) -> _Sums:
+    running = ended = blocks[0].log_weight.detach().new_full((places,), -torch.inf)
+    for b in blocks:
+        log_weight = b.log_weight.detach()
+        running = running.scatter_reduce(-1, b.step, log_weight, "amax")
+        ended = ended.scatter_reduce(-1, b.step, torch.where(b.end, log_weight, -torch.inf), "amax")
+    ended = ended.cummax(-1).values
     following, ended = _finite(ended), pad(ended[:-1], (1, 0), value=-torch.inf)
     largest, decay = _finite(torch.maximum(running, ended)), (ended - following).exp()
-    last = torch.where(end, log_weight - following.gather(-1, step), -torch.inf).exp()
-    new = pad(scattered(last, step)[:-1], (1, 0))
+    last = [torch.where(b.end, b.log_weight - following.gather(-1, b.step), -torch.inf).exp() for b in blocks]
+    new = pad(_by_step(last, blocks, places)[:-1], (1, 0))
     before = pad(decay[:-1], (1, 0))
     ended_weight = solve(new.flip(-1), before.flip(-1), None, None).flip(-1)
     relative = (ended - largest).exp()
-    weight = scattered((log_weight - largest.gather(-1, step)).exp(), step) + ended_weight * relative
+    weights = [(b.log_weight - largest.gather(-1, b.step)).exp() for b in blocks]
+    weight = _by_step(weights, blocks, places) + ended_weight * relative
     weight = torch.where(weight > 0, weight, 1.0)
     return _Sums(largest, weight, relative / weight, decay, last)
+
+
+def _by_step(terms: Sequence[Tensor], blocks: Sequence[_Block], places: int) -> Tensor:
+    """The sum over all episodes of what they add at the same step of theirs."""
+    total = scattered(terms[0], blocks[0].step, places)
+    for x, b in zip(terms[1:], blocks[1:], strict=True):
+        total = total + scattered(x, b.step, places)
+    return total
 
 
 def _finite(log_weight: Tensor) -> Tensor:

@@ -2,15 +2,16 @@
 
 Under a transform, on a card and on the meta device nothing may look at a value, so that every step is sent to the first
 one of its episode. In compiled code a sum is one operator, `offline_losses::episode_sum`, which on the CPU takes the
-episodes as pieces of different length.
+episodes as pieces of different length. What takes more passes over the steps than one goes through large data in blocks
+of whole episodes, each of which stays in the processor's cache from its first pass to its last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, library
@@ -20,10 +21,13 @@ from offline_losses._core.checks import Knob
 from offline_losses._core.reduce import in_double
 from offline_losses._core.scan import solve
 from offline_losses._core.sharded import beside
-from offline_losses._core.tracing import takes_operators
+from offline_losses._core.tracing import is_tracing, takes_operators
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
+
+OfEpisodes: TypeAlias = tuple[Tensor, Tensor]
+"""Numbers, and True on the step of each episode on which they are those of the episode."""
 
 
 def sequence_end(done: Tensor) -> Tensor:
@@ -97,6 +101,47 @@ def powers(factor: Tensor, index: Tensor) -> Tensor:
     return pad(factor ** index[1:], (1, 0), value=1.0)
 
 
+def by_blocks(function: Callable[..., Sequence[OfEpisodes]], done: Tensor, *steps: Tensor) -> Sequence[OfEpisodes]:
+    """What a function makes of flags and steps; where it goes through them in blocks, one number for each episode."""
+    blocks = in_blocks(done, *steps)
+    if len(blocks) == 1:
+        return function(done, *steps)
+    return [every_one(torch.cat(x)) for x in zip(*(map(only, function(*block)) for block in blocks), strict=True)]
+
+
+def in_blocks(done: Tensor, *steps: Tensor) -> list[tuple[Tensor, ...]]:
+    """Flags and steps as they are; or flat, in blocks of whole episodes, if they are many and may be looked at."""
+    if done.numel() > BLOCK and may_be_looked_at(done, *steps):
+        try:
+            sizes = _block_sizes(_episodes(done)[0])
+        except RuntimeError:  # under a transform nothing has a value
+            return [(done, *steps)]
+        return list(zip(*(x.reshape(-1).split(sizes) for x in (sequence_end(done), *steps)), strict=True))
+    return [(done, *steps)]
+
+
+def _block_sizes(last: Tensor) -> list[int]:
+    """How many steps each block has, from the last step of each episode."""
+    block = last // BLOCK
+    stop = last[torch.diff(block, append=block.new_tensor([-1])) != 0] + 1
+    sizes: list[int] = torch.diff(stop, prepend=stop.new_zeros(1)).tolist()
+    return sizes
+
+
+def only(numbers: OfEpisodes) -> Tensor:
+    x, where = numbers
+    return x[where]
+
+
+def every_one(x: Tensor) -> OfEpisodes:
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+def may_be_looked_at(*tensors: Tensor) -> bool:
+    """Whether a formula may depend on values: on a card it would wait for them."""
+    return not is_tracing() and all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+
+
 def first_step_of(done: Tensor, step: Tensor) -> Tensor:
     return (step * sequence_start(done)).cummax(-1).values
 
@@ -105,11 +150,12 @@ def _double(discount: Knob, like: Tensor) -> Tensor:
     return discount.double() if isinstance(discount, Tensor) else in_double(discount, like.device)
 
 
-def scattered(terms: Tensor, first_step: Tensor) -> Tensor:
+def scattered(terms: Tensor, first_step: Tensor, places: int | None = None) -> Tensor:
     """The sum of each episode on its first step; outside of generated code the same for episodes of the same terms."""
     if terms.is_cuda:  # `scatter_add` would add in whatever order there
         return _scattered_in_order(terms, first_step)
-    return torch.zeros_like(terms).scatter_add(-1, first_step, terms)
+    zeros = torch.zeros_like(terms) if places is None else terms.new_zeros(places)
+    return zeros.scatter_add(-1, first_step, terms)
 
 
 def _scattered_in_order(terms: Tensor, first_step: Tensor) -> Tensor:
