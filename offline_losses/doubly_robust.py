@@ -82,13 +82,13 @@ def doubly_robust_value(
     check_model("doubly_robust_value", values, terminated, done, discount)
     check_knob("doubly_robust_value", "max_weight", max_weight, 0.0, bounds="(]")
 
-    def of_block(done: Tensor, value: Tensor, log_ratio: Tensor, *model: Tensor) -> Sequence[OfEpisodes]:
-        error = td_error(*model, discount)
+    def of_block(done: Tensor, log_ratio: Tensor, value: Tensor, *steps: Tensor) -> Sequence[OfEpisodes]:
+        reward, q_data, next_value, terminated = steps
+        error = td_error(reward, q_data, next_value, terminated, discount)
         (total, start), log_weight = weighted_sums(done, error, log_ratio, discount=discount, max_weight=max_weight)
         return (value + total, start), log_weight
 
-    steps = value, log_ratio, reward, q_data, next_value, terminated
-    contribution, log_weight = by_blocks(of_block, done, *steps)
+    contribution, log_weight = by_blocks(of_block, done, log_ratio, value, reward, q_data, next_value, terminated)
     return estimate(*contribution, relative_weight(*log_weight), summed(*values.values()))
 
 

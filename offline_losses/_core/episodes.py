@@ -116,7 +116,7 @@ def in_blocks(done: Tensor, *steps: Tensor) -> list[tuple[Tensor, ...]]:
             sizes = _block_sizes(_episodes(done)[0])
         except RuntimeError:  # under a transform nothing has a value
             return [(done, *steps)]
-        return list(zip(*(x.reshape(-1).split(sizes) for x in (sequence_end(done), *steps)), strict=True))
+        return list(zip(*(torch.split(x.reshape(-1), sizes) for x in (sequence_end(done), *steps)), strict=True))
     return [(done, *steps)]
 
 

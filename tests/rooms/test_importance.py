@@ -21,6 +21,7 @@ from offline_losses import (
     importance_weights,
     weighted_importance_sampling_value,
 )
+from offline_losses._core import episodes
 
 INF = math.inf
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -31,6 +32,21 @@ def ends(log: Log) -> torch.Tensor:
     end = log.done.clone()
     end[-1] = True
     return end
+
+
+@each_estimator
+@given(log=logs(never=False), discount=discounts)
+def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Log, discount: float) -> None:
+    """A large log goes through them, here one of a few steps."""
+    found = []
+    for steps in (episodes.BLOCK, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(episodes, "BLOCK", steps)
+            reward = log.reward.clone().requires_grad_()
+            result = ESTIMATORS[name](log._replace(reward=reward), discount=discount)
+            found.append([*result, *torch.autograd.grad(result.value, reward)])
+    for one, other in zip(*found, strict=True):
+        close(one, other, 1e-9)
 
 
 @each_estimator

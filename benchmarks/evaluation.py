@@ -1,0 +1,74 @@
+"""Processor time to judge a policy on a large log: `python -m benchmarks.evaluation`, two minutes on one core.
+
+Ten million steps in 100 000 episodes of unequal length, on one thread; the estimators, `discounted_return` and a NumPy
+loop over episodes run in turn, and medians are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import offline_losses
+
+STEPS, EPISODES, ROUNDS, DISCOUNT = 10_000_000, 100_000, 5, 0.99
+WHOLE = ("importance_sampling_value", "weighted_importance_sampling_value")
+BY_DECISION = ("per_decision_value", "weighted_per_decision_value")
+WITH_A_MODEL = ("doubly_robust_value", "weighted_doubly_robust_value")
+
+
+def main() -> None:
+    """Prints seconds, and how many times as long as `discounted_return` each takes."""
+    torch.set_num_threads(1)
+    work = _work()
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(ROUNDS):
+        for name, run in work.items():
+            start = time.process_time()
+            run()
+            spent[name].append(time.process_time() - start)
+    unit = median(spent["discounted_return"])
+    for name, seconds in spent.items():
+        print(f"{name:36}{median(seconds):7.3f} s{median(seconds) / unit:7.2f} x")
+
+
+def _work() -> dict[str, Callable[[], object]]:
+    generator = torch.Generator().manual_seed(0)
+    reward, log_ratio, value = (torch.randn(STEPS, generator=generator) for _ in range(3))
+    log_ratio *= 0.1
+    done = torch.zeros(STEPS, dtype=torch.bool)
+    done[torch.randperm(STEPS, generator=generator)[:EPISODES]] = True
+    done[-1] = True
+    plain: tuple[Tensor, ...] = (reward, log_ratio, done)
+    model: tuple[Tensor, ...] = (reward, value, value, value, log_ratio, done, done)
+    arguments = dict.fromkeys(WHOLE + BY_DECISION, plain) | dict.fromkeys(WITH_A_MODEL, model)
+    work: dict[str, Callable[[], object]] = {
+        "discounted_return": lambda: offline_losses.discounted_return(reward, done, discount=DISCOUNT)
+    }
+    for name, tensors in arguments.items():
+        function = getattr(offline_losses, name)
+        work[name] = lambda function=function, tensors=tensors: function(*tensors, discount=DISCOUNT)  # type: ignore[misc]
+    bounds = [0, *(done.nonzero().flatten() + 1).tolist()]
+    work["NumPy loop, per decision"] = lambda: _loop(reward.numpy(), log_ratio.numpy(), bounds)
+    return work
+
+
+def _loop(reward: NDArray[np.float32], log_ratio: NDArray[np.float32], bounds: list[int]) -> float:
+    """The per-decision value, each episode by NumPy's own sums."""
+    power = DISCOUNT ** np.arange(max(stop - start for start, stop in pairwise(bounds)))
+    found = [
+        np.dot(power[: stop - start], np.exp(np.cumsum(log_ratio[start:stop], dtype=np.float64)) * reward[start:stop])
+        for start, stop in pairwise(bounds)
+    ]
+    return float(np.mean(found))
+
+
+if __name__ == "__main__":
+    main()
