@@ -47,7 +47,7 @@ class Reading:
         storage, chosen = self.dataset.storage, len(self.dataset.episode_indices)
         if not chosen:
             raise refusal(self.dataset, None, "episodes", "at least one", "none", "Load a dataset that has episodes")
-        self.whole = chosen == int(storage.total_episodes)
+        self.whole: bool = chosen == int(storage.total_episodes)
         share = chosen / max(1, int(storage.total_episodes))
         self.steps = max(1, int(storage.total_steps) if self.whole else round(share * int(storage.total_steps)))
 

@@ -153,8 +153,9 @@ class LostSteps:
     """Of all changes, from which on it is told; a state that comes to rest loses a few."""
 
     def __init__(self) -> None:
-        self.lost = self.changes = 0
-        self.example = math.nan
+        self.lost: int = 0
+        self.changes: int = 0
+        self.example: float = math.nan
 
     def __call__(self, before: Array, after: Array) -> None:
         """Looks at consecutive rows, before and after the cast."""

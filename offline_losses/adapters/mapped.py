@@ -129,14 +129,16 @@ class Files:
     """Columns on their way into a folder: a hidden one beside it takes its place at the end, or nothing does."""
 
     def __init__(self, folder: Folder, source: Source) -> None:
-        self.folder, self.source = folder, source
+        self.folder: Folder = folder
+        self.source: Source = source
         self._files: dict[Path, IO[bytes]] = {}
         self._columns: dict[Path, tuple[str, int, tuple[int, ...]]] = {}
 
     def __enter__(self) -> Files:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         _clear(self.folder.parent)
-        self.part, self._lock = _locked_folder(self.folder)
+        part, self._lock = _locked_folder(self.folder)
+        self.part: Folder = part
         self._read, self._state = time.time_ns(), self.source.files()
         return self
 
