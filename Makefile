@@ -67,7 +67,7 @@ lineage: $(PEERS)/.peers $(TRL)/.peers $(TIANSHOU)/.peers  ## every recipe of th
 	$(TIANSHOU)/bin/python tests/peers/run.py tianshou
 	$(TRL)/bin/python tests/peers/run.py TRL
 
-validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and against obp and scope-rl (about ten minutes)
+validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and against obp and scope-rl (about twenty minutes)
 	$(BIN)/python -m validation
 	$(MAKE) --no-print-directory $(EVALUATORS)/.peers || echo "obp and scope-rl cannot be installed here: not compared."
 	test ! -e $(EVALUATORS)/.peers || $(EVALUATORS)/bin/python -m validation.peers
