@@ -5,10 +5,11 @@ The logits of all tokens over all classes are never held, neither forwards nor b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from offline_losses._core.checks import (
     Knob,
@@ -26,9 +27,6 @@ from offline_losses._core.errors import describe, refuse
 from offline_losses._core.projection import CLASSES, project
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce, scalar, select, select_rows, summed
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 
 class LinearLogProb(NamedTuple):

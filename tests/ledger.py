@@ -759,7 +759,7 @@ LEDGER = [
     Row("td_error_scale", {"prediction": Values(), "target": Values(), **_EXISTING}, **_STATISTIC),
     Row(
         "support_coverage",
-        {"probability": Values("N", made=lambda x: x.softmax(-1)), "support": Flags("N"), **_EXISTING},
+        {"probability": Values("N", made=lambda x: x.softmax(-1)), "support": Flags("N", share=0.5), **_EXISTING},
         **_STATISTIC,
     ),
     Row("f_divergence_penalty", {"ratio": Values(low=0.1), "divergence": Option("kl")}),
