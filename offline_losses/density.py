@@ -121,12 +121,13 @@ def tanh_gaussian_log_prob(
     else:
         assert action is not None
         a = upcast(action)
-        limit = torch.minimum(scalar(1 - margin, a), scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
+        border = scalar(1 - margin, a)
+        limit = torch.minimum(border, scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
         inside, dtype = torch.clamp(a, -limit, limit), summed(mean, log_std, action)
         # The same slope, 1 - a^2, and half of atanh's work; at the border the margin itself, which 1 - margin rounds.
         least = (margin if isinstance(margin, Tensor) else in_double(margin, a.device)).log().to(a.dtype)
-        above = torch.where(a <= -limit, least, torch.log1p(inside))
-        below = torch.where(a >= limit, least, torch.log1p(-inside))
+        above = torch.where(a <= -border, least, torch.log1p(inside))
+        below = torch.where(a >= border, least, torch.log1p(-inside))
         x, log_slope = (above - below) / 2, above + below
     return (_gaussian(mean, log_std, x) - log_slope.sum(-1)).to(dtype)
 

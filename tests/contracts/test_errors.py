@@ -175,6 +175,13 @@ def test_a_last_axis_is_needed(name: str, argument: str) -> None:
         ("smoothed_action", "action", "dimension"),
         ("contrastive_loss", "logits", "goal"),
         ("td3_bc_loss", "policy_action", "dimension"),
+        ("expected_target", "next_q", "action"),
+        ("double_q_target", "next_q_online", "action"),
+        ("cql_logsumexp_penalty", "q_candidates", "candidate"),
+        ("cql_max_penalty", "q_candidates", "candidate"),
+        ("calibrated_value", "q_candidates", "candidate"),
+        ("gaussian_log_prob", "mean", "dimension"),
+        ("uniform_log_density", "action", "dimension"),
     ],
 )
 def test_an_axis_of_actions_is_needed(name: str, argument: str, what: str) -> None:

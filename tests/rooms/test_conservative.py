@@ -582,3 +582,11 @@ def test_a_missing_candidate_is_not_calibrated() -> None:
     close(penalty, torch.tensor([2.0, 3.0]).logsumexp(0), 1e-6)
     close(slopes[0], torch.tensor([[0.0, 0.0, torch.tensor(1.0).sigmoid()]]), 1e-6)
     close(slopes[1], torch.tensor([torch.tensor(-1.0).sigmoid()]), 1e-6)
+
+
+def test_the_bound_on_the_multiplier_may_be_small() -> None:
+    """Below one too; and an infinite multiplier without a bound is infinite."""
+    gap, zero = torch.tensor([7.0], dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    close(cql_lagrange_losses(gap, zero, max_multiplier=0.25).penalty, 0.5)
+    losses = cql_lagrange_losses(gap, zero + INF, max_multiplier=math.inf)
+    assert (losses.penalty, losses.dual) == (INF, -INF)

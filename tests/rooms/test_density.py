@@ -297,3 +297,25 @@ def test_an_infinite_sample_is_impossible(x: float) -> None:
     """As the inverse of an action on the border is: whatever the slope there, the normal density decides."""
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert tanh_gaussian_log_prob(zero, zero, pre_tanh=zero + x) == -math.inf
+
+
+def test_a_margin_of_more_than_half() -> None:
+    """The action 0.9 is then the action 0.3."""
+    mean, log_std = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    wide = tanh_gaussian_log_prob(mean, log_std, action=mean + 0.9, margin=0.7)
+    close(wide, tanh_gaussian_log_prob(mean, log_std, action=mean + 0.3))
+
+
+def test_the_last_float_before_the_border() -> None:
+    """It is inside, whatever the margin beyond it."""
+    mean, log_std = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    eps = torch.finfo(torch.float64).eps / 2
+    x = (math.log(2 - eps) - math.log(eps)) / 2
+    exact = -0.5 * x**2 - 0.5 * math.log(2 * math.pi) - math.log(eps) - math.log(2 - eps)
+    close(tanh_gaussian_log_prob(mean, log_std, action=mean + (1 - eps), margin=1e-300), exact)
+
+
+def test_a_deviation_near_the_largest_float() -> None:
+    """The slope of the squashing, e^2x, is then what there is of the density."""
+    zero, x = torch.zeros(1, 1), torch.full((1, 1), 0.9 * torch.finfo(torch.float32).max / 4)
+    close(tanh_gaussian_log_prob(zero, zero + 87.0, pre_tanh=x) / x, 2.0, 1e-5)

@@ -41,6 +41,7 @@ def test_flags_that_cannot_be_right(terminated: list[str], done: list[str], said
         (["0000"], ["0001"]),  # time limits alone
         (["1111"], ["1111"]),  # episodes of one step, as bandits have
         (["0001100010001"], ["0001100010001"]),  # one episode of one step among longer ones
+        (["00110001"], ["00110001"]),  # as many as are longer
         (["0010", "0000"], ["0010", "0001"]),  # rows
     ],
 )
@@ -65,3 +66,11 @@ def test_what_check_ends_cannot_read() -> None:
         check_ends(done.float(), done)
     with pytest.raises(ValueError, match=r"check_ends: done: expected shape \[2\]"):
         check_ends(done, done[:1])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_there_is_a_step(shape: tuple[int, ...]) -> None:
+    """Flags of nothing are refused."""
+    nothing = torch.zeros(shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match="check_ends: terminated: expected a last axis of at least one step"):
+        check_ends(nothing, nothing)

@@ -530,3 +530,24 @@ def test_the_whole_range_of_units(scale: float) -> None:
         close(got.double() / scale, wanted, 1e-5)
     weights = softmax_weights((q.double() * scale).float(), temperature=0.3 * scale)
     close(weights, softmax_weights(q, temperature=0.3), 1e-5)
+
+
+def test_the_smallest_float_is_a_weight() -> None:
+    """What is not rounded to zero counts; the exponential of less is zero in any case."""
+    q = torch.tensor([0.0, -744.0, -746.0], dtype=torch.float64)
+    assert softmax_weights(q).tolist() == [1.0, math.exp(-744.0), 0.0]
+
+
+def test_a_missing_candidate_has_no_part_in_the_slope_of_a_small_temperature() -> None:
+    """Of one candidate the soft value is its value at every temperature, and its entropy is nothing."""
+    q = torch.tensor([2.0, -INF], dtype=torch.float64)
+    t = torch.tensor(1e-3, dtype=torch.float64)
+    for of in (soft_value, softmax_entropy):
+        assert gradients(lambda t, of=of: of(q, temperature=t), t)[0] == 0
+
+
+def test_the_default_temperature() -> None:
+    """One."""
+    q = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    for of in (soft_value, softmax_weights, softmax_entropy):
+        assert torch.equal(of(q), of(q, temperature=1.0))

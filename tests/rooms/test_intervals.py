@@ -174,3 +174,30 @@ def test_what_is_passed_to_the_bootstrap_is_checked(changed: dict[str, Any], err
     arguments |= changed
     with pytest.raises(error, match=f"bootstrap_interval: {words}"):
         bootstrap_interval(arguments.pop("estimator"), arguments.pop("columns"), **arguments)
+
+
+def test_the_defaults() -> None:
+    """Level 0.95, and a thousand resamples; one is the least."""
+    value, error, known = torch.tensor(1.0), torch.tensor(2.0), {"count": 9, "spread": 1.0}
+    assert normal_interval(value, error) == normal_interval(value, error, level=0.95)
+    found = empirical_bernstein_interval(value, error, **known)
+    assert found == empirical_bernstein_interval(value, error, level=0.95, **known)
+    calls = []
+    for knobs in ({}, {"resamples": 1}):
+        bootstrap_interval(
+            lambda x: calls.append(x) or x.sum(), {"x": torch.ones(1)}, generator=torch.Generator(), **knobs
+        )
+    assert len(calls) == 1001
+
+
+def test_columns_may_have_axes_of_their_own() -> None:
+    """The first one too; the interval carries no gradient of any, and one of another length is told its shape."""
+    x, generator = torch.ones(3, 2, requires_grad=True), torch.Generator()
+    data = {"x": x, "done": torch.tensor([False, True, True])}
+    interval = bootstrap_interval(lambda x, done: x.sum() / done.sum(), data, generator=generator, resamples=9)
+    assert not interval.low.requires_grad
+    assert not interval.high.requires_grad
+    with pytest.raises(
+        ValueError, match=r"bootstrap_interval: y: expected shape \[3, 5\] \(that of x\), got .+ \[4, 5\]"
+    ):
+        bootstrap_interval(lambda x, y: x.sum(), {"x": x, "y": torch.ones(4, 5)}, generator=generator)

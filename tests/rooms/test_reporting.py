@@ -111,3 +111,42 @@ def test_a_metric_is_one_number() -> None:
     """One for each task would be pooled with the others."""
     with pytest.raises(TypeError, match="stratified_bootstrap_interval: metric: expected a function whose"):
         stratified_bootstrap_interval(lambda s: s.mean(-1), torch.randn(2, 3), generator=torch.Generator())
+
+
+def test_the_defaults() -> None:
+    """A level of 0.95, and a thousand resamples; one is the least."""
+    calls = []
+    for knobs in ({}, {"resamples": 1}):
+        metric = lambda score: calls.append(score) or score.sum()  # noqa: E731
+        stratified_bootstrap_interval(metric, torch.ones(1), generator=torch.Generator(), **knobs)
+    assert len(calls) == 1001
+    score = torch.arange(8.0)
+    default, explicit = (
+        stratified_bootstrap_interval(torch.mean, score, generator=torch.Generator(), resamples=20, **knobs)
+        for knobs in ({}, {"level": 0.95})
+    )
+    assert default == explicit
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 1, 4)])
+def test_the_runs_are_the_last_axis(shape: tuple[int, ...]) -> None:
+    """However many axes the tasks have: a resample is of four runs, not of one."""
+    score = torch.arange(4.0).expand(shape)
+    found = stratified_bootstrap_interval(torch.mean, score, generator=torch.Generator(), resamples=50)
+    assert found.low < 1.5 < found.high
+
+
+def test_both_algorithms_have_runs() -> None:
+    """Of no run there is no probability."""
+    some = torch.ones(2, 3)
+    for none in (torch.ones(2, 0), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="probability_of_improvement: score: expected a last axis of at least one"):
+            probability_of_improvement(none, some)
+        with pytest.raises(ValueError, match="of_improvement: other_score: expected a last axis of at least one"):
+            probability_of_improvement(some, none)
+
+
+def test_the_generator_of_runs_is_one() -> None:
+    """A seed is none."""
+    with pytest.raises(TypeError, match=r"stratified_bootstrap_interval: generator: expected a torch\.Generator"):
+        stratified_bootstrap_interval(torch.mean, torch.ones(2, 3), generator=0)

@@ -187,6 +187,15 @@ def test_a_column_is_not_a_vector(target: Target) -> None:
         target(vector, *following, ends, discount=torch.ones(5, 1))
 
 
+@pytest.mark.parametrize("target", [expected_target, double_q_target], ids=lambda target: target.__name__)
+def test_values_of_other_steps_are_refused(target: Target) -> None:
+    """One row for all steps, or as many as there are steps and one more axis."""
+    reward, ends = torch.zeros(4), torch.zeros(4, dtype=torch.bool)
+    for shape in [(1, 3), (2, 4, 3)]:
+        with pytest.raises(ValueError, match=f"{target.__name__}: reward: expected shape"):
+            target(reward, torch.ones(shape), torch.ones(shape), ends)
+
+
 def test_the_defaults() -> None:
     """Discount 0.99, temperature 1."""
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -348,6 +357,10 @@ def test_zero_times_infinity_is_zero() -> None:
     close(expected(q, p), torch.tensor([2.0, 2.5], dtype=torch.float64))
     for slope in gradients(expected, q, p):
         assert bool(slope.isfinite().all())
+    slope = gradients(expected, q, p)[1]
+    close(slope[:, 1:], torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64))
+    largest = torch.tensor([[2.0, 1e200, -1e200], [2.0, 4.0, 0.0]], dtype=torch.float64)
+    close(gradients(expected, largest, p)[1], 0.5 * largest)
     for zero in (0.0, torch.tensor([0.0, 0.5], dtype=torch.float64)):
         unread = lambda q, p, d=zero: expected_target(reward, q, p, end, discount=d)  # noqa: E731
         close(unread(q + torch.tensor([[INF], [0.0]]), p)[0], 1.0)
