@@ -123,9 +123,9 @@ class Run:
                     reached.add(frame.f_code.co_firstlineno)
 
             start = time.process_time()
-            sys.setprofile(watch)
+            sys.settrace(watch)
             passed = self.passes(item, following)
-            sys.setprofile(None)
+            sys.settrace(None)
             tested.append(Tested(time.process_time() - start, reached, passed))
         return tested, [name for name in sys.modules if name != "__main__"]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ledger import CASES, TAILED, Case, Flags, Rows, Values, leaves
+from ledger import CASES, TAILED, Case, Count, Flags, Knob, Option, Rows, Values, leaves
 from oracles import reduced
 from torch import Tensor
 
@@ -47,6 +48,20 @@ def test_float64_equals_the_oracle(case: Case, batch: tuple[int, ...], seed: int
     for actual, expected in zip(call(case, inputs), wanted(case, inputs), strict=True):
         assert actual.shape == expected.shape
         assert actual.dtype == EXACT.get(expected.dtype.kind, torch.float64)
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", {case.row.name: case for case in reversed(CASES)}.values(), ids=str)
+def test_defaults_are_the_oracles(case: Case) -> None:
+    """Of each number and word that the oracle knows too; a chunk changes none of them."""
+    ours, known = (inspect.signature(each).parameters for each in (case.row.function, case.row.oracle))
+    options = [name for name in {**case.of(Knob), **case.of(Option), **case.of(Count)} if name != "chunk"]
+    given = [name for name in options if ours[name].default is not inspect.Parameter.empty]
+    for name in given:
+        if name in known:
+            assert ours[name].default == known[name].default, name
+    inputs = {name: value for name, value in case.build().items() if name not in given}
+    for actual, expected in zip(call(case, inputs), wanted(case, inputs), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
 
 

@@ -169,3 +169,13 @@ def test_agrees_with_the_open_bandit_pipeline() -> None:
     close(self_normalized_ips_value(reward, probability, propensity).value, 1.6126482213438733, 1e-12)
     close(bandit_doubly_robust_value(*log).value, 1.7309722222222224, 1e-12)
     close(bandit_doubly_robust_value(*log, max_weight=2.0).value, 0.8768055555555557, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
+def test_there_is_a_decision(shape: tuple[int, ...]) -> None:
+    """Of none there is no mean."""
+    for function, count in ((ips_value, 3), (self_normalized_ips_value, 3), (bandit_doubly_robust_value, 5)):
+        with pytest.raises(
+            ValueError, match=f"{function.__name__}: reward: expected a last axis of at least one sample"
+        ):
+            function(*[torch.ones(shape)] * count)

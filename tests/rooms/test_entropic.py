@@ -544,10 +544,3 @@ def test_a_missing_candidate_has_no_part_in_the_slope_of_a_small_temperature() -
     t = torch.tensor(1e-3, dtype=torch.float64)
     for of in (soft_value, softmax_entropy):
         assert gradients(lambda t, of=of: of(q, temperature=t), t)[0] == 0
-
-
-def test_the_default_temperature() -> None:
-    """One."""
-    q = torch.tensor([0.0, 2.0], dtype=torch.float64)
-    for of in (soft_value, softmax_weights, softmax_entropy):
-        assert torch.equal(of(q), of(q, temperature=1.0))

@@ -142,7 +142,8 @@ def test_a_bound_acts_on_each_weight_alone(log: Log, bound: float) -> None:
     free = importance_weights(log.log_ratio, log.done)
     close(importance_weights(log.log_ratio, log.done, max_weight=bound), free.clamp(max=bound))
     ones = torch.where(ends(log), 1.0, torch.zeros_like(log.reward))
-    for name in ("importance_sampling_value", "per_decision_value"):
+    for name in WITHOUT_BIAS:
+        log = log._replace(q_data=0 * free, value=0 * free, next_value=0 * free)
         value, _, size = WITHOUT_BIAS[name](log._replace(reward=ones), discount=1.0, max_weight=bound)
         weights = free.clamp(max=bound)[ends(log)]
         close(value, weights.mean())
@@ -233,3 +234,17 @@ def test_a_weight_that_no_float_holds_does_not_spoil_the_rewards_before_it() -> 
         assert found.value == 3.0 if finite else found.value > 1e250
         for slope in gradients(lambda *x: importance_sampling_value(*x, done).value, reward, log_ratio):
             assert not slope.isnan().any()
+
+
+@each_estimator
+def test_there_is_a_step_and_one_discount(name: str) -> None:
+    """Rows without any are refused, and so is a discount for each step."""
+    for shape, knobs, argument in [
+        ((0, 3), {}, "reward"),
+        ((3, 0), {}, "reward"),
+        ((2, 3), {"discount": 0}, "discount"),
+    ]:
+        numbers = [torch.ones(shape)] * 5
+        log = Log(*numbers, *[torch.ones(shape, dtype=torch.bool)] * 2)
+        with pytest.raises(ValueError, match=f"{name}: {argument}: expected"):
+            ESTIMATORS[name](log, **dict.fromkeys(knobs, numbers[0]))
