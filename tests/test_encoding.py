@@ -246,7 +246,8 @@ def recorded(case: int, dataset_id: str = "test/odd-v0", **about: Any) -> Any:
 
 
 def run(recipe: str, *flags: str) -> Any:
-    return importlib.import_module(recipe).main(["--dataset", "test/odd-v0", *SHORT, *flags])
+    [result] = importlib.import_module(recipe).main(["--dataset", "test/odd-v0", *SHORT, *flags])
+    return result
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{recipe}-{seen}-{act}" for seen, act, recipe in CASES])

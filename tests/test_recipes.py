@@ -98,7 +98,7 @@ def test_recipe_learns_and_writes_what_it_measured(
     recipe: str, dataset: str, flags: str, falling: str, tmp_path: Path
 ) -> None:
     argv = ["--dataset", dataset, *SHORT, "--out", str(tmp_path), *flags.split()]
-    result = importlib.import_module(recipe).main(argv)
+    [result] = importlib.import_module(recipe).main(argv)
     history = result["history"]
     assert [row["step"] for row in history] == [20, 40, 60]
     assert history[-1][falling] < history[0][falling]
@@ -113,6 +113,83 @@ def test_recipe_learns_and_writes_what_it_measured(
     returns = embedded.evaluate(dataset, saved.begin(), 3, common.TEST_SEED)
     if not isinstance(saved.policy, SamplingPolicy):  # which goes on drawing other noise
         assert returns.mean() == pytest.approx(result["return"], rel=1e-6)
+
+
+RUNS = [
+    ("bc", PENDULUM),
+    ("awr", CARTPOLE),
+    ("hiql", MAZE),
+    ("iql", PENDULUM),
+    ("xql", CARTPOLE),
+    ("sql", PENDULUM),
+    ("edac", PENDULUM),
+    ("hl_gauss", CARTPOLE),
+    ("qr_cql", CARTPOLE),
+    ("cql", PENDULUM),
+    ("td3_bc", PENDULUM),
+    ("rebrac", PENDULUM),
+    ("fql", PENDULUM),
+    ("recap", PENDULUM),
+    ("compose", PENDULUM),
+    ("diffusion_bc", PENDULUM),
+    ("sac", PENDULUM),
+    ("discrete_cql", CARTPOLE),
+]
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def learned(monkeypatch: pytest.MonkeyPatch, recipe: str, updates: int, *argv: str) -> tuple[Tensors, Tensors]:
+    """In float64: the policy's first parameters and the first batch; the last losses and parameters. All `[R, ...]`."""
+    module, loaded = importlib.import_module(recipe), importlib.import_module("task").load_task
+
+    def load_task(*options: Any, **kind: Any) -> Any:
+        task = loaded(*options, **kind)
+        task.data = task.data.apply(lambda x: x.double() if x.is_floating_point() else x)
+        return task
+
+    def train(_: str, task: Any, options: Namespace, update: Any, *, policy: Any, **how: Any) -> Any:
+        batches = common.batches(task.data, options, how.get("normal", {}), how.get("uniform", {}))
+        drawn = {key: x.detach().clone() for key, x in policy.named_parameters()}
+        for step in range(1, updates + 1):
+            if "prepare" in how:
+                how["prepare"](step)
+            batch = next(batches)
+            if step == 1:
+                drawn |= dict(batch.flatten_keys(".").items())
+            losses = update(batch)
+        return drawn, {key: x.detach() for key, x in (losses | dict(policy.named_parameters())).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_task", load_task)
+        patch.setattr(module, "train", train)
+        torch.set_default_dtype(torch.float64)
+        try:
+            return module.main([*argv, "--batch-size=32", "--hidden=16"])
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("recipe", "dataset"), RUNS)
+def test_a_run_among_several_is_the_run_alone(recipe: str, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn is the same to the last bit; products of one matrix and of three differ in it."""
+    drawn_alone, alone = learned(monkeypatch, recipe, 1, "--dataset", dataset, "--seed=3")
+    drawn_among, among = learned(monkeypatch, recipe, 1, "--dataset", dataset, "--seed=2", "--seeds=3")
+    for key, x in drawn_alone.items():
+        assert len(drawn_among[key]) == 3, key
+        assert torch.equal(drawn_among[key][1:2], x), key
+    assert not torch.equal(drawn_among["observation"][0], drawn_among["observation"][1])
+    for key, x in alone.items():
+        torch.testing.assert_close(among[key][1:2], x, rtol=0, atol=1e-12, msg=key)
+
+
+@pytest.mark.parametrize(("recipe", "dataset"), [("iql", CARTPOLE), ("sac", PENDULUM)])
+def test_runs_stay_apart_over_many_updates(recipe: str, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, alone = learned(monkeypatch, recipe, 100, "--dataset", dataset, "--seed=3")
+    _, among = learned(monkeypatch, recipe, 100, "--dataset", dataset, "--seed=2", "--seeds=3")
+    for key, x in alone.items():
+        torch.testing.assert_close(among[key][1:2], x, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +213,8 @@ def test_the_other_kind_of_actions_is_refused(recipe: str, dataset: str, better:
 def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     import bc
 
-    everything = bc.main(["--dataset", CARTPOLE, *SHORT])
-    best = bc.main(["--dataset", CARTPOLE, *SHORT, "--fraction", "0.05"])
+    [everything] = bc.main(["--dataset", CARTPOLE, *SHORT])
+    [best] = bc.main(["--dataset", CARTPOLE, *SHORT, "--fraction", "0.05"])
     assert best["dataset_mean"] == everything["dataset_mean"]  # of the whole dataset, whatever is imitated
     # one controller is easier to imitate than a mixture
     assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]
@@ -161,7 +238,7 @@ def test_td3_bc_climbs_its_critic() -> None:
     """The weight of Q decides where the policy goes; without a gradient through Q it would clone all the same."""
     import td3_bc
 
-    near, far = (td3_bc.main(["--dataset", PENDULUM, *SHORT, "--q-weight", weight]) for weight in ("1e-6", "100"))
+    near, far = (td3_bc.main(["--dataset", PENDULUM, *SHORT, "--q-weight", weight])[0] for weight in ("1e-6", "100"))
     assert near["return"] != far["return"]
 
 
@@ -170,7 +247,7 @@ def test_rebrac_pays_for_leaving_the_data() -> None:
     import rebrac
 
     near, far, cheap = (
-        rebrac.main(["--dataset", PENDULUM, *SHORT, "--policy-bc", policy, "--critic-bc", critic])
+        rebrac.main(["--dataset", PENDULUM, *SHORT, "--policy-bc", policy, "--critic-bc", critic])[0]
         for policy, critic in (("10", "10"), ("0", "10"), ("10", "0"))
     )
     assert near["q_data"] < cheap["q_data"]
@@ -319,9 +396,9 @@ def test_two_processes_train_as_one_with_both_batches(tmp_path: Path, monkeypatc
 
     generators = [torch.Generator().manual_seed(2**20 * rank) for rank in range(2)]
 
-    def both(data: TensorDict, options: Namespace, _: torch.Generator) -> TensorDict:
+    def both(data: TensorDict, options: Namespace, _: list[torch.Generator]) -> TensorDict:
         rows = [torch.randint(len(data), (options.batch_size,), generator=each) for each in generators]
-        return data[torch.cat(rows)]
+        return data[torch.cat(rows).unsqueeze(0)]
 
     monkeypatch.setattr(common, "draw", both)
     iql.main([*flags, "--batch-size=16", f"--out={tmp_path / 'one'}"])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy
+from runs import knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -22,16 +23,18 @@ from offline_losses import awr_weights, discounted_return, nll_loss, squared_los
 REFRESH = 100  # updates after which the returns are computed anew
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--temperature", type=float, default=1.0, help="divides the advantage; units of scaled return")
-    parser.add_argument("--max-weight", type=float, default=20.0)
-    options = parser.parse_args(argv)
+    knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
+    knob(parser, "--max-weight", 20.0, "of an action")
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
-    data = task.data
+    data, runs = task.data, len(options.runs)
+    data["row"] = torch.arange(len(data), device=data.device)
+    returns = torch.empty(runs, len(data), device=data.device)  # of each run, by its own value
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
-    policy = imitation_policy(task, options.hidden)
+    value = task.build(Value, task.observation_size, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     optimizer = Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
 
     @torch.no_grad()
@@ -41,9 +44,10 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         An episode that was truncated went on unseen: the value of its last state stands for the rest.
         """
         reward, done, terminated = (data["next", key] for key in ("reward", "done", "terminated"))
-        next_value, cut = torch.zeros_like(reward), done & ~terminated
-        next_value[cut] = value(data["next", "observation"][cut])
-        data["return"] = discounted_return(
+        next_value, cut = torch.zeros_like(returns), done & ~terminated
+        next_value[:, cut] = value(data["next", "observation"][cut].expand(runs, -1, -1))
+        reward, done, terminated = (column.expand(runs, -1) for column in (reward, done, terminated))
+        returns[:] = discounted_return(
             reward, done, discount=options.discount, next_value=next_value, terminated=terminated
         )
 
@@ -55,15 +59,15 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         observation, action = batch["observation"], batch["action"]
 
         # 1. The value of the behavior policy.
-        v = value(observation)
-        value_loss = squared_loss(v, batch["return"])
+        v, returned = value(observation), returns.gather(1, batch["row"])
+        value_loss = squared_loss(v, returned, reduction="none").mean(-1)
 
         # 2. The policy: imitation with weights exp(advantage / temperature), which come back detached.
-        weight = awr_weights(batch["return"] - v, temperature=options.temperature, max_weight=options.max_weight)
-        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+        weight = awr_weights(returned - v, temperature=options.temperature, max_weight=options.max_weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + policy_loss)  # no parameter is in both terms: one step for the two
-        return {"value_loss": value_loss, "policy_loss": policy_loss, "weight": weight.mean()}
+        return {"value_loss": value_loss, "policy_loss": policy_loss, "weight": weight.mean(-1)}
 
     return train("awr", task, options, update, policy=policy, prepare=prepare, report=report)
 

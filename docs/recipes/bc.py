@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from common import Report, Result, arguments, minimize, train
 from networks import imitation_policy
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -19,21 +20,22 @@ from offline_losses import nll_loss, return_filter
 from offline_losses.adapters.tensordict import on_tensordict
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the episodes to imitate, the best first")
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
     # Dataset time: one call over the flat data marks the steps of the best episodes.
     keep = on_tensordict(return_filter)(task.data, fraction=options.fraction)
     task.data = task.data[keep]
 
-    policy = imitation_policy(task, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
-        loss = nll_loss(policy.log_prob(batch["observation"], batch["action"]))
+        log_prob = policy.log_prob(batch["observation"], batch["action"])
+        loss = nll_loss(log_prob, reduction="none").mean(-1)
         minimize(optimizer, loss)
         return {"policy_loss": loss}
 

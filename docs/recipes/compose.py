@@ -14,6 +14,7 @@ import torch
 from common import Report, Result, arguments, minimize, train
 from hl_gauss import support_of_returns
 from networks import ActionField, CategoricalCritics, SamplingPolicy, Value
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -45,16 +46,16 @@ class BestOfDraws(SamplingPolicy):
         return ol.best_of_n(ol.ensemble_lower_bound(self.q(state, point.clamp(-1, 1))), point)
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     for flag, kind, default in (("draws", int, 16), ("flow-steps", int, 10), ("temperature", float, 0.1)):
         parser.add_argument(f"--{flag}", type=kind, default=default)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
     temperature, sizes = options.temperature, (task.observation_size, task.action_size, options.hidden)
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
-    policy = BestOfDraws(*sizes, BINS, options.draws, options.flow_steps).to(options.device)
+    value = task.build(Value, task.observation_size, options.hidden)
+    policy = task.build(BestOfDraws, *sizes, BINS, options.draws, options.flow_steps)
     policy.support.copy_(support_of_returns(task, options.discount, BINS))
     critics, support, slow_critics = policy.critics, policy.support, deepcopy(policy.critics).requires_grad_(False)
     optimizer = torch.optim.Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
@@ -63,21 +64,23 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         observation, action, following = batch["observation"], batch["action"], batch["next"]
         q = ol.ensemble_lower_bound(ol.categorical_value(slow_critics(observation, action), support))
         v, next_v = value(observation), value(following["observation"]).detach()
-        value_loss = temperature**2 * ol.sparse_value_loss(v, q, temperature=temperature)
+        value_loss = (temperature**2 * ol.sparse_value_loss(v, q, temperature=temperature, reduction="none")).mean(-1)
 
         target = ol.bellman_target(following["reward"], next_v, following["terminated"], discount=options.discount)
-        critic_loss = ol.categorical_loss(critics(observation, action), ol.hl_gauss(target, support))
+        probability = ol.hl_gauss(target, support)
+        critic_loss = ol.categorical_loss(critics(observation, action), probability, reduction="none").mean((0, -1))
 
-        noise, time = torch.randn_like(action), torch.rand_like(v)
+        noise, time = batch["noise"], batch["time"]
         field = policy.velocity(observation, ol.flow_point(noise, action, time), time)
         weight = ol.sparse_weights(q - v, temperature=temperature).clamp(max=100)
-        flow_loss = ol.flow_matching_loss(field, noise, action, weight=weight)
+        flow_loss = ol.flow_matching_loss(field, noise, action, weight=weight, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + critic_loss + flow_loss)
         ol.polyak_update_(slow_critics, critics, polyak=0.02)
         return {"value_loss": value_loss, "critic_loss": critic_loss, "flow_loss": flow_loss}
 
-    return train("composed", task, options, update, policy=policy, critics=policy.q, report=report)
+    noise = {"normal": {"noise": (task.action_size,)}, "uniform": {"time": ()}}
+    return train("composed", task, options, update, policy=policy, critics=policy.q, **noise, report=report)
 
 
 if __name__ == "__main__":

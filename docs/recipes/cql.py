@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import TanhGaussianPolicy, twin_critics
+from runs import each_run, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -31,74 +32,84 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty")
     parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
     parser.add_argument("--lagrange", type=float, metavar="THRESHOLD", help="let a multiplier hold the penalty here")
     parser.add_argument("--proposals", type=int, default=4, help="actions drawn from each of the three proposals")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
-    critics = twin_critics(task, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = TanhGaussianPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
-    log_temperature = torch.tensor(0.1, device=options.device).log().requires_grad_()
-    log_multiplier = torch.zeros((), device=options.device, requires_grad=True)
+    policy = task.build(TanhGaussianPolicy, task.observation_size, task.action_size, options.hidden)
+    log_multiplier = torch.zeros(len(options.runs), device=options.device, requires_grad=True)
     critic_optimizer = Adam([*critics.parameters(), log_multiplier], options.lr, fused=True)
-    policy_optimizer = Adam([*policy.parameters(), log_temperature], options.lr, fused=True)
+    policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
-    def proposals(observation: Tensor, next_observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions `[B, 3 N, A]` and the log-density `[B, 3 N]` that each was drawn from."""
+    def proposals(batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """Actions `[R, B, 3 N, A]` and the log-density `[R, B, 3 N]` that each was drawn from."""
         with torch.no_grad():
-            here, here_density = policy.sample(_repeat(observation, options.proposals))
-            there, there_density = policy.sample(_repeat(next_observation, options.proposals))
-        uniform = 2 * torch.rand_like(here) - 1
+            here, here_density = policy.sample(_repeat(batch["observation"], options.proposals), batch["here"])
+            there, there_density = policy.sample(
+                _repeat(batch["next", "observation"], options.proposals), batch["there"]
+            )
         uniform_density = torch.full_like(here_density, -task.action_size * math.log(2))  # in [-1, 1]^A
-        return torch.cat([uniform, here, there], 1), torch.cat([uniform_density, here_density, there_density], 1)
+        density = torch.cat([uniform_density, here_density, there_density], -1)
+        return torch.cat([2 * batch["uniform"] - 1, here, there], -2), density
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, next_observation = batch["observation"], batch["action"], batch["next", "observation"]
 
         # 1. Q(s, a) learns the reward and the value of the next state, at an action of the policy.
         with torch.no_grad():
-            next_q = ensemble_min(slow_critics(next_observation, policy.sample(next_observation)[0]))
+            next_q = ensemble_min(
+                slow_critics(next_observation, policy.sample(next_observation, batch["next_noise"])[0])
+            )
         target = bellman_target(batch["next", "reward"], next_q, batch["next", "terminated"], discount=options.discount)
         q = critics(observation, action)
-        critic_loss = squared_loss(q, target)
+        critic_loss = squared_loss(q, target, reduction="none").mean((0, -1))
 
         # 2. The penalty: down with the soft maximum of Q over all actions, up with Q of the data's action.
-        candidates, log_density = proposals(observation, next_observation)
-        q_candidates = critics(_repeat(observation, candidates.shape[1]), candidates)
-        gap = cql_logsumexp_penalty(q_candidates, q, log_density=log_density, temperature=options.temperature)
+        candidates, log_density = proposals(batch)
+        q_candidates = critics(_repeat(observation, candidates.shape[-2]), candidates)
+        knobs = {"log_density": log_density, "temperature": options.temperature}
+        gap = cql_logsumexp_penalty(q_candidates, q, **knobs, reduction="none").mean((0, -1))
         penalty = options.conservative * gap
         if options.lagrange is not None:
             weight, threshold = options.conservative, options.lagrange
-            losses = cql_lagrange_losses(gap, log_multiplier, threshold=threshold, penalty_weight=weight)
+            knobs = {"threshold": threshold, "penalty_weight": weight}
+            losses = each_run(cql_lagrange_losses, gap, log_multiplier, **knobs)
             penalty = losses.penalty + losses.dual  # the one moves the critics, the other the multiplier
         minimize(critic_optimizer, critic_loss + penalty)
 
         # 3. The policy climbs Q and keeps its entropy; the temperature keeps the entropy at its target.
-        policy_action, log_prob = policy.sample(observation)
-        policy_q = ensemble_min(critics(observation, policy_action))
-        policy_loss = sac_policy_loss(log_prob, policy_q, temperature=log_temperature.detach().exp())
-        entropy_loss = temperature_loss(log_temperature, log_prob, target_entropy=-task.action_size)
+        policy_action, log_prob = policy.sample(observation, batch["noise"])
+        policy_q, temperature = ensemble_min(critics(observation, policy_action)), policy.log_temperature.detach().exp()
+        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        entropy = {"target_entropy": -task.action_size}
+        entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"critic_loss": critic_loss, "gap": gap, "policy_loss": policy_loss}
 
-    def follow(observation: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(policy: TanhGaussianPolicy, observation: Tensor) -> tuple[Tensor, Tensor]:
         """What this Q values: the policy with its noise, without its entropy."""
-        action, log_prob = policy.sample(observation)
+        noise = torch.randn(*observation.shape[:-1], task.action_size, device=observation.device)
+        action, log_prob = policy.sample(observation, noise)
         return action, torch.zeros_like(log_prob)
 
-    return train("cql", task, options, update, policy=policy, critics=critics, follow=follow, report=report)
+    one, many = (task.action_size,), (options.proposals, task.action_size)
+    noise = {"normal": {"next_noise": one, "noise": one, "here": many, "there": many}, "uniform": {"uniform": many}}
+    evaluated = {"policy": policy, "critics": critics, "follow": follow}
+    return train("cql", task, options, update, **evaluated, **noise, report=report)
 
 
 def _repeat(observation: Tensor, count: int) -> Tensor:
-    return observation.unsqueeze(1).expand(-1, count, -1)
+    return observation.unsqueeze(-2).expand(*observation.shape[:-1], count, -1)
 
 
 if __name__ == "__main__":

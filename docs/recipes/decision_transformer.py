@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Deployable, of_action
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -27,20 +28,13 @@ class DecisionTransformer(Deployable):
     """Actions `[B, T, A]`, logits of finitely many, from returns to go, states and earlier actions."""
 
     def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        discrete: bool,
-        hidden: int,
-        context: int,
-        wish: float,
-        most: float,
+        self, observations: int, actions: int, discrete: bool, hidden: int, context: int, wish: float, most: float
     ) -> None:
         super().__init__()
-        self.actions, self.size = action_size if discrete else None, () if discrete else (action_size,)
+        self.actions, self.size = actions if discrete else None, () if discrete else (actions,)
         self.context, self.wish, self.most = context, wish, most
-        self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(observation_size, hidden)
-        self.of_action, self.head = nn.Linear(action_size, hidden), nn.Linear(hidden, action_size)
+        self.of_return, self.of_state = nn.Linear(1, hidden), nn.Linear(observations, hidden)
+        self.of_action, self.head = nn.Linear(actions, hidden), nn.Linear(hidden, actions)
         self.position = nn.Parameter(0.02 * torch.randn(context, hidden))
         layer = nn.TransformerEncoderLayer(hidden, 2, 4 * hidden, 0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(hidden), enable_nested_tensor=False)
@@ -77,11 +71,13 @@ class DecisionTransformer(Deployable):
         self.togo.append((self.togo[-1] - reward.to(self.togo[-1]) / UNIT).clamp(max=self.most))
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--context", type=int, default=10, help="steps that are looked back on")
     parser.add_argument("--wish", type=float, help="the return that is asked for; the best of the data if not given")
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
+    if options.seeds > 1:
+        parser.exit(1, "A Decision Transformer trains one seed at a time.\n")
     task = load_task(options)
     data = task.data
 
@@ -94,14 +90,14 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     wish = task.returns.max().item() if options.wish is None else options.wish
     most = data["togo"].max().item()  # nothing is wished for that never was
     sizes = task.observation_size, task.action_size, task.discrete, options.hidden, options.context
-    model = DecisionTransformer(*sizes, wish * task.scale / UNIT, most).to(data.device)
+    model = task.build(DecisionTransformer, *sizes, wish * task.scale / UNIT, most)
     optimizer = Adam(model.parameters(), options.lr, fused=True)
     ahead = torch.arange(options.context, device=data.device)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         # A stretch of each episode; what lies beyond its end is padding, which comes last and is masked.
-        rows = batch["row"].unsqueeze(-1) + ahead
-        exists = rows <= batch["last"].unsqueeze(-1)
+        rows = batch["row"][0].unsqueeze(-1) + ahead  # of the only run
+        exists = rows <= batch["last"][0].unsqueeze(-1)
         rows = rows.clamp(max=len(data) - 1)
         action = data["action"][rows]
 
@@ -111,7 +107,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         else:
             loss = sequence_action_loss(output, action, mask=exists)
         minimize(optimizer, loss)
-        return {"policy_loss": loss}
+        return {"policy_loss": loss.unsqueeze(0)}
 
     return train("decision transformer", task, options, update, policy=model, report=report)
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import Result, Row, to_json
+from common import Row
 from embedded import EMBEDDED, load
 from figures import draw_learning_curves, draw_q_and_truth
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from summary import Result, summed_up, to_json
 from truth import SEPSIS, clinical_world
 
 SILENCE = 15  # seconds between lines of progress, where there is no terminal to draw bars on
@@ -189,7 +190,7 @@ def execute(run: Run, steps_scale: float, flags: str) -> Result:
 
     argv = ["--dataset", run.dataset, "--steps", str(steps), *SHARED[run.dataset].split(), *run.flags.split()]
     with redirect_stdout(io.StringIO()):  # its own table
-        result = importlib.import_module(run.recipe).main([*argv, *flags.split()], report)
+        result = summed_up(importlib.import_module(run.recipe).main([*argv, *flags.split()], report))
     _tell(name, 1.0)
     return result | {"family": run.family, "command": " ".join(["python", f"docs/recipes/{run.recipe}.py", *argv])}
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import ActionField, SamplingPolicy
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -43,32 +44,33 @@ class Denoiser(SamplingPolicy):
         return x0
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the episodes to imitate, the best first")
     parser.add_argument("--denoising-steps", type=int, default=15)
     parser.add_argument("--prediction-type", choices=("epsilon", "x0", "v"), default="x0")
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
     keep = on_tensordict(return_filter)(task.data, fraction=options.fraction)
     task.data = task.data[keep]
 
     sizes = task.observation_size, task.action_size, options.hidden
-    policy = Denoiser(*sizes, options.denoising_steps, options.prediction_type).to(options.device)
+    policy = task.build(Denoiser, *sizes, options.denoising_steps, options.prediction_type)
     optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
-        action, noise = batch["action"], torch.randn_like(batch["action"])
-        k = torch.randint(policy.steps, action.shape[:-1], device=action.device)
+        action, noise, k = batch["action"], batch["noise"], (policy.steps * batch["uniform"]).long()
         alpha_bar = policy.alpha_bar[k]
         said = policy.field(batch["observation"], diffusion_point(noise, action, alpha_bar), k / policy.steps)
-        loss = diffusion_loss(said, noise, action, alpha_bar, prediction_type=options.prediction_type)
+        knobs = {"prediction_type": options.prediction_type}
+        loss = diffusion_loss(said, noise, action, alpha_bar, **knobs, reduction="none").mean(-1)
         minimize(optimizer, loss)
         return {"policy_loss": loss}
 
     name = "diffusion bc" if options.fraction == 1 else "filtered diffusion bc"
-    return train(name, task, options, update, policy=policy, report=report)
+    noise = {"normal": {"noise": (task.action_size,)}, "uniform": {"uniform": ()}}
+    return train(name, task, options, update, policy=policy, **noise, report=report)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import QNetwork, of_action
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -20,16 +21,16 @@ from torch.optim import Adam
 from offline_losses import cql_logsumexp_penalty, double_q_target, polyak_update_, squared_loss
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="cartpole/mixed-v0")
     parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty; 0 is double DQN")
     parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=True)
 
-    network = QNetwork(task.observation_size, task.action_size, options.hidden).to(options.device)
+    network = task.build(QNetwork, task.observation_size, task.action_size, options.hidden)
     slow_network = deepcopy(network).requires_grad_(False)
     optimizer = Adam(network.parameters(), options.lr, fused=True)
 
@@ -47,10 +48,10 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
             )
         q_candidates = network(observation)
         q = of_action(q_candidates, action)
-        bellman_loss = squared_loss(q, target)
+        bellman_loss = squared_loss(q, target, reduction="none").mean(-1)
 
         # 2. The penalty: down with the soft maximum of Q over all actions, up with Q of the data's action.
-        gap = cql_logsumexp_penalty(q_candidates, q, temperature=options.temperature)
+        gap = cql_logsumexp_penalty(q_candidates, q, temperature=options.temperature, reduction="none").mean(-1)
 
         minimize(optimizer, bellman_loss + options.conservative * gap)
         polyak_update_(slow_network, network, polyak=options.polyak)

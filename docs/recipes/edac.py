@@ -13,7 +13,8 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import ManyCritics, TanhGaussianPolicy
+from networks import Critics, TanhGaussianPolicy
+from runs import each_run, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -30,30 +31,30 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--critics", type=int, default=10)
     parser.add_argument("--diversity", type=float, default=1.0, help="weight of the penalty; 0 is SAC-N")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
     sizes = task.observation_size, task.action_size, options.hidden
-    critics = ManyCritics(*sizes, options.critics).to(options.device)
+    critics = task.build(Critics, *sizes, options.critics)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = TanhGaussianPolicy(*sizes).to(options.device)
-    log_temperature = torch.tensor(0.1, device=options.device).log().requires_grad_()
+    policy = task.build(TanhGaussianPolicy, *sizes)
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
-    policy_optimizer = Adam([*policy.parameters(), log_temperature], options.lr, fused=True)
+    policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, next_observation = batch["observation"], batch["action"], batch["next", "observation"]
-        temperature = log_temperature.detach().exp()
+        temperature = policy.log_temperature.detach().exp()
 
         # 1. Each Q(s, a) learns the reward and the smallest next value of all critics.
         with torch.no_grad():
-            next_action, next_log_prob = policy.sample(next_observation)
-            target = soft_bellman_target(
+            next_action, next_log_prob = policy.sample(next_observation, batch["next_noise"])
+            target = each_run(
+                soft_bellman_target,
                 batch["next", "reward"],
                 ensemble_min(slow_critics(next_observation, next_action)),
                 next_log_prob,
@@ -63,34 +64,36 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
             )
         copies = action.expand(options.critics, *action.shape).detach().requires_grad_()  # one for each critic
         q = critics(observation, copies)
-        critic_loss = options.critics * squared_loss(
-            q, target
-        )  # the sum over critics, beside which the paper's weight is
+        # The sum over critics, beside which the paper's weight is.
+        critic_loss = squared_loss(q, target, reduction="none").sum(0).mean(-1)
 
         # 2. The penalty on slopes that point the same way is differentiated once more.
         diversity = torch.zeros_like(critic_loss)
         if options.diversity:
             (slope,) = torch.autograd.grad(q.sum(), copies, create_graph=True)
-            diversity = diversity_penalty(slope)
+            diversity = diversity_penalty(slope, reduction="none").mean(-1)
         minimize(critic_optimizer, critic_loss + options.diversity * diversity)
 
         # 3. The policy climbs the smallest Q and keeps its entropy; the temperature keeps the entropy at its target.
-        policy_action, log_prob = policy.sample(observation)
-        policy_loss = sac_policy_loss(
-            log_prob, ensemble_min(critics(observation, policy_action)), temperature=temperature
-        )
-        entropy_loss = temperature_loss(log_temperature, log_prob, target_entropy=-task.action_size)
+        policy_action, log_prob = policy.sample(observation, batch["noise"])
+        policy_q = ensemble_min(critics(observation, policy_action))
+        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        entropy = {"target_entropy": -task.action_size}
+        entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"critic_loss": critic_loss, "diversity": diversity, "policy_loss": policy_loss}
 
-    def follow(observation: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(policy: TanhGaussianPolicy, observation: Tensor) -> tuple[Tensor, Tensor]:
         """What this Q values: the policy with its noise, and its entropy after the first action."""
-        action, log_prob = policy.sample(observation)
-        return action, -log_temperature.detach().exp() * log_prob
+        noise = torch.randn(*observation.shape[:-1], task.action_size, device=observation.device)
+        action, log_prob = policy.sample(observation, noise)
+        return action, -policy.log_temperature.detach().exp() * log_prob
 
-    return train("edac", task, options, update, policy=policy, critics=critics, follow=follow, report=report)
+    normal = {"next_noise": (task.action_size,), "noise": (task.action_size,)}
+    evaluated = {"policy": policy, "critics": critics, "follow": follow}
+    return train("edac", task, options, update, **evaluated, normal=normal, report=report)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from common import Result
 from families import FAMILIES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from summary import Result
 
 STYLE = {
     "font.size": 8,

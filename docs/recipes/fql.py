@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import ActionField, OneStepPolicy, twin_critics
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -29,18 +30,18 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--distillation", type=float, default=10.0, help="larger: stay nearer to the flow of the data")
     parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
-    critics = twin_critics(task, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    velocity = ActionField(task.observation_size, task.action_size, options.hidden).to(options.device)
-    policy = OneStepPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
+    sizes = task.observation_size, task.action_size, options.hidden
+    velocity, policy = task.build(ActionField, *sizes), task.build(OneStepPolicy, *sizes)
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
     policy_optimizer = Adam([*velocity.parameters(), *policy.parameters()], options.lr, fused=True)
 
@@ -57,29 +58,30 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
 
         # 1. Q(s, a) learns the reward and the value of the next state, at an action of the one-step policy.
         with torch.no_grad():
-            next_action = policy(next_observation, torch.randn_like(action)).clamp(-1, 1)
+            next_action = policy(next_observation, batch["next_noise"]).clamp(-1, 1)
             next_q = ensemble_mean(slow_critics(next_observation, next_action))
         target = bellman_target(batch["next", "reward"], next_q, batch["next", "terminated"], discount=options.discount)
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
         minimize(critic_optimizer, critic_loss)
 
         # 2. The flow learns to carry noise to the data's actions.
-        noise, time = torch.randn_like(action), torch.rand_like(action[..., 0])
-        flow_loss = flow_matching_loss(velocity(observation, flow_point(noise, action, time), time), noise, action)
+        noise, time = batch["flow_noise"], batch["time"]
+        field = velocity(observation, flow_point(noise, action, time), time)
+        flow_loss = flow_matching_loss(field, noise, action, reduction="none").mean(-1)
 
         # 3. The policy lands where the flow does, and climbs Q from there: the distance before the clip, Q after it.
-        noise = torch.randn_like(action)
-        policy_action = policy(observation, noise)
+        policy_action = policy(observation, batch["noise"])
         q = ensemble_mean(critics(observation, policy_action.clamp(-1, 1)))
-        policy_loss = distillation_loss(
-            policy_action, flow(observation, noise), q, distillation_weight=options.distillation
-        )
+        target, weight = flow(observation, batch["noise"]), options.distillation
+        policy_loss = distillation_loss(policy_action, target, q, distillation_weight=weight, reduction="none").mean(-1)
         minimize(policy_optimizer, flow_loss + policy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"critic_loss": critic_loss, "flow_loss": flow_loss, "policy_loss": policy_loss}
 
-    return train("fql", task, options, update, policy=policy, critics=critics, report=report)
+    one = (task.action_size,)
+    noise = {"normal": {"next_noise": one, "noise": one, "flow_noise": one}, "uniform": {"time": ()}}
+    return train("fql", task, options, update, policy=policy, critics=critics, **noise, report=report)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
-from networks import Deployable, mlp, of_action
+from networks import Deployable, Embedding, mlp, of_action
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -33,11 +34,11 @@ from offline_losses import (
 
 
 class Pair(nn.Module):
-    """Outputs `[B, outputs]` of a cell and a goal `[B]`, each given by its number."""
+    """Outputs `[*batch, outputs]` of a cell and a goal `[*batch]`, each given by its number."""
 
     def __init__(self, cells: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        self.of_cell, self.of_goal = nn.Embedding(cells, hidden), nn.Embedding(cells, hidden)
+        self.of_cell, self.of_goal = Embedding(cells, hidden), Embedding(cells, hidden)
         self.network = mlp(2 * hidden, outputs, hidden)
 
     def forward(self, cell: Tensor, goal: Tensor) -> Tensor:
@@ -57,14 +58,14 @@ class Hierarchy(Deployable):
         return self.low(cell, torch.where(subgoal == cell, goal, subgoal)).argmax(-1)
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="maze/play-v0")
     parser.add_argument("--expectile", type=float, default=0.9, help="above 0.5: the optimistic side")
     parser.add_argument("--temperature", type=float, default=0.5, help="divides the advantages; units of steps")
     parser.add_argument("--subgoal-steps", type=int, default=6)
     parser.add_argument("--polyak", type=float, default=0.05)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     if not options.dataset.startswith("maze/"):
         parser.exit(1, f"{options.dataset} has no goals: its observations are not those of a cell and another.\n")
     task = load_task(options, discrete_only=True)
@@ -76,44 +77,43 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     data["row"], ends = torch.arange(len(data), device=data.device), data["next", "done"].nonzero().squeeze(-1)
     data["last"] = ends[torch.searchsorted(ends, data["row"])]
 
-    values = Pair(cells, 2, options.hidden).to(data.device)  # two that share what they know of cells
-    policy = Hierarchy(cells, task.action_size, options.hidden).to(data.device)
+    values = task.build(Pair, cells, 2, options.hidden)  # two that share what they know of cells
+    policy = task.build(Hierarchy, cells, task.action_size, options.hidden)
     slow_values = deepcopy(values).requires_grad_(False)
     optimizer = Adam([*values.parameters(), *policy.parameters()], options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         row, last, cell, next_cell = batch["row"], batch["last"], batch["cell"], batch["next_cell"]
-        anywhere, uniform = torch.randint(len(data), row.shape, device=row.device), torch.rand(2, *row.shape, 2)
+        uniform, anywhere = batch["uniform"], (len(data) * batch["uniform"][..., 4]).long()
 
         # 1. V(s, g) of a mixture of goals: minus the number of steps, discounted.
-        goal = data["cell"][hindsight_goals(row, last, anywhere, uniform[0], discount=options.discount)]
+        goal = data["cell"][hindsight_goals(row, last, anywhere, uniform[..., :2], discount=options.discount)]
         reward, reached = goal_reward((cell != goal).float())
-        target = bellman_target(
-            reward, ensemble_min(slow_values(next_cell, goal).T), reached, discount=options.discount
-        )
-        value_loss = expectile_loss(values(cell, goal).T, target, expectile=options.expectile)
+        v, next_v = values(cell, goal).movedim(-1, 0), ensemble_min(slow_values(next_cell, goal).movedim(-1, 0))
+        target = bellman_target(reward, next_v, reached, discount=options.discount)
+        value_loss = expectile_loss(v, target, expectile=options.expectile, reduction="none").mean((0, -1))
 
         # 2. The state some steps ahead as a subgoal, on the way to a later state or to any.
-        goal_row = hindsight_goals(
-            row, last, anywhere, uniform[1], current_share=0.0, future_share=0.7, future="uniform"
-        )
+        shares = {"current_share": 0.0, "future_share": 0.7}
+        goal_row = hindsight_goals(row, last, anywhere, uniform[..., 2:4], **shares, future="uniform")
         on_the_way = torch.where((goal_row > row) & (goal_row <= last), goal_row, last)
-        subgoal = data["cell"][torch.minimum(row + options.subgoal_steps, on_the_way)]
-        goal = data["cell"][goal_row]
+        ahead = torch.minimum(row + options.subgoal_steps, on_the_way)
+        subgoal, goal = data["cell"][ahead], data["cell"][goal_row]
 
         # 3. Each policy imitates by its own advantage.
         with torch.no_grad():
             pairs = (cell, goal), (subgoal, goal), (cell, subgoal), (next_cell, subgoal)
-            advantages = hierarchical_advantages(*(ensemble_mean(values(*pair).T) for pair in pairs))
+            advantages = hierarchical_advantages(*(ensemble_mean(values(*pair).movedim(-1, 0)) for pair in pairs))
         high, low = (awr_weights(advantage, temperature=options.temperature) for advantage in advantages)
-        high_loss = nll_loss(of_action(policy.high(cell, goal).log_softmax(-1), subgoal), weight=high)
-        low_loss = nll_loss(of_action(policy.low(cell, subgoal).log_softmax(-1), batch["action"]), weight=low)
+        to_subgoal, to_action = policy.high(cell, goal).log_softmax(-1), policy.low(cell, subgoal).log_softmax(-1)
+        high_loss = nll_loss(of_action(to_subgoal, subgoal), weight=high, reduction="none").mean(-1)
+        low_loss = nll_loss(of_action(to_action, batch["action"]), weight=low, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + high_loss + low_loss)  # no parameter is in two terms: one step for all
         polyak_update_(slow_values, values, polyak=options.polyak)
         return {"value_loss": value_loss, "high_loss": high_loss, "low_loss": low_loss}
 
-    return train("hiql", task, options, update, policy=policy, report=report)
+    return train("hiql", task, options, update, policy=policy, uniform={"uniform": (5,)}, report=report)
 
 
 if __name__ == "__main__":

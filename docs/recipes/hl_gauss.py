@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import CategoricalCritics, Value, imitation_policy
+from runs import knob, side_by_side
 from task import Task, load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -40,25 +41,25 @@ def support_of_returns(task: Task, discount: float, bins: int) -> Tensor:
     return torch.linspace(float(low - margin), float(high + margin), bins, device=task.data.device)
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--bins", type=int, default=51)
     parser.add_argument(
         "--sigma-to-bin-ratio", type=float, default=0.75, help="how far a target reaches beside its bin"
     )
-    parser.add_argument("--expectile", type=float, default=0.7, help="above 0.5: the optimistic side")
-    parser.add_argument("--temperature", type=float, default=1.0, help="divides the advantage; units of scaled return")
-    parser.add_argument("--max-weight", type=float, default=100.0)
+    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side")
+    knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
+    knob(parser, "--max-weight", 100.0, "of an action")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
     support = support_of_returns(task, options.discount, options.bins)
-    value = Value(task.observation_size, options.hidden).to(options.device)
+    value = task.build(Value, task.observation_size, options.hidden)
     sizes = task.observation_size, task.action_size, options.hidden
-    critics = CategoricalCritics(*sizes, options.bins, task.discrete).to(options.device)
+    critics = task.build(CategoricalCritics, *sizes, options.bins, task.discrete)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = imitation_policy(task, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
     optimizer = Adam(parameters, options.lr, fused=True)
 
@@ -68,18 +69,18 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         # 1. V(s) rises to the upper expectile of Q(s, a), the mean of a distribution, over the data's actions.
         q = ensemble_min(categorical_value(slow_critics(observation, action), support))
         v = value(observation)
-        value_loss = expectile_loss(v, q, expectile=options.expectile)
+        value_loss = expectile_loss(v, q, expectile=options.expectile, reduction="none").mean(-1)
 
         # 2. The critics learn to which bin the reward and the V of the next state belong.
         with torch.no_grad():
             next_v = value(batch["next", "observation"])
         target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
         probability = hl_gauss(target, support, sigma_to_bin_ratio=options.sigma_to_bin_ratio)
-        critic_loss = categorical_loss(critics(observation, action), probability)
+        critic_loss = categorical_loss(critics(observation, action), probability, reduction="none").mean((0, -1))
 
         # 3. The policy imitates the actions that are better than V, in proportion to exp(advantage / temperature).
         weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
-        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
         polyak_update_(slow_critics, critics, polyak=options.polyak)

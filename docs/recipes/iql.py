@@ -14,6 +14,7 @@ import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy, twin_critics
 from processes import across_processes
+from runs import knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -30,39 +31,40 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--expectile", type=float, default=0.7, help="above 0.5: the optimistic side")
-    parser.add_argument("--temperature", type=float, default=1.0, help="divides the advantage; units of scaled return")
-    parser.add_argument("--max-weight", type=float, default=100.0)
+    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side")
+    knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
+    knob(parser, "--max-weight", 100.0, "of an action")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
-    critics = twin_critics(task, options.hidden)
+    value = task.build(Value, task.observation_size, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = imitation_policy(task, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
     optimizer = Adam(parameters, options.lr, fused=True)
 
     def losses(batch: TensorDict) -> dict[str, Tensor]:
+        """Means over the batch, for each run."""
         observation, action = batch["observation"], batch["action"]
 
         # 1. V(s) rises to the upper expectile of Q(s, a) over the data's actions.
         q = ensemble_min(slow_critics(observation, action))
         v = value(observation)
-        value_loss = expectile_loss(v, q, expectile=options.expectile)
+        value_loss = expectile_loss(v, q, expectile=options.expectile, reduction="none").mean(-1)
 
         # 2. Q(s, a) learns the reward and the V of the next state.
         with torch.no_grad():
             next_v = value(batch["next", "observation"])
         target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
 
         # 3. The policy imitates the actions that are better than V, in proportion to exp(advantage / temperature).
         weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
-        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight, reduction="none").mean(-1)
 
         return {"value_loss": value_loss, "critic_loss": critic_loss, "policy_loss": policy_loss}
 

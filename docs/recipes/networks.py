@@ -1,10 +1,17 @@
-"""The small networks of the recipes: critics and policies, nothing that is special to one algorithm."""
+"""The small networks of the recipes: critics and policies, nothing that is special to one algorithm.
+
+Every parameter has an axis of runs first, which is 1 when a network is made; `runs.py` joins those of several runs.
+Inputs are then `[R, *batch, .]`; the network of one run takes `[*batch, .]` as well.
+"""
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import torch
+from runs import joined
 from task import Task
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -12,10 +19,36 @@ from torch.nn.functional import one_hot
 from offline_losses import gaussian_log_prob, tanh_gaussian_log_prob
 
 
+class Linear(nn.Module):
+    """A linear layer for each run, or for each member of each run's ensemble, all in one batched product."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)  # as in nn.Linear
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound).T[None].contiguous())
+        self.bias = nn.Parameter(torch.empty(1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.flatten(0, -3), self.bias.flatten(0, -2).unsqueeze(1)
+        rows = x.reshape(len(weight), math.prod(x.shape[:-1]) // len(weight), x.shape[-1])
+        return torch.baddbmm(bias, rows, weight).view(*x.shape[:-1], weight.shape[-1])
+
+
+class Embedding(nn.Module):
+    """A row of a table for each cell; every run has its own table."""
+
+    def __init__(self, cells: int, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, cells, hidden))
+
+    def forward(self, cell: Tensor) -> Tensor:
+        rows = cell.reshape(len(self.weight), -1, 1)
+        return self.weight.take_along_dim(rows, 1).view(*cell.shape, -1)
+
+
 def mlp(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     """Two hidden layers."""
-    layers = [nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
-    return nn.Sequential(*layers)
+    return nn.Sequential(Linear(inputs, hidden), nn.ReLU(), Linear(hidden, hidden), nn.ReLU(), Linear(hidden, outputs))
 
 
 class Deployable(nn.Module):
@@ -34,6 +67,11 @@ def of_action(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
+def of_runs(parameter: Tensor, batch: Tensor) -> Tensor:
+    """A parameter `[R, A]` repeated over a batch `[R, *batch, A]`, or `[*batch, A]` of one run."""
+    return parameter.view(-1, *[1] * (batch.dim() - 2), parameter.shape[-1]).expand_as(batch)
+
+
 class Value(nn.Module):
     """V(s), `[*batch]`."""
 
@@ -45,52 +83,52 @@ class Value(nn.Module):
         return self.network(observation).squeeze(-1)
 
 
+class Ensemble(nn.Module):
+    """Several networks of one shape for each run, in one product for each layer: parameters are `[R, E, ...]`."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        self.members = members
+        self.network = joined([mlp(inputs, outputs, hidden) for _ in range(members)], partial(torch.stack, dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[E, R, *batch, outputs]` of `[E, R, *batch, inputs]`."""
+        runs = len(self.network[0].weight)
+        rows = x.reshape(self.members, runs, -1, x.shape[-1]).transpose(0, 1)
+        return self.network(rows).transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+
 class Critics(nn.Module):
-    """Twin Q(s, a) of continuous actions, `[2, *batch]`."""
+    """Q(s, a) of continuous actions by a few critics, `[E, R, *batch]`."""
 
-    def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
+    def __init__(self, observation_size: int, action_size: int, hidden: int, critics: int = 2) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(mlp(observation_size + action_size, 1, hidden) for _ in range(2))
+        self.networks = Ensemble(critics, observation_size + action_size, 1, hidden)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        pair = torch.cat([observation, action], -1)
-        return torch.stack([network(pair).squeeze(-1) for network in self.networks])
-
-
-class ManyCritics(nn.Module):
-    """Q(s, a) of continuous actions by many critics, `[E, *batch]`: the layers of all in one product each."""
-
-    def __init__(self, observation_size: int, action_size: int, hidden: int, critics: int) -> None:
-        super().__init__()
-        networks = [mlp(observation_size + action_size, 1, hidden) for _ in range(critics)]
-        layers = [[layer for layer in network if isinstance(layer, nn.Linear)] for network in networks]
-        of_all = list(zip(*layers, strict=True))
-        self.weights = nn.ParameterList(torch.stack([layer.weight.T.detach() for layer in row]) for row in of_all)
-        self.biases = nn.ParameterList(torch.stack([layer.bias.detach()[None] for layer in row]) for row in of_all)
-
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[E, B]` of observations and actions `[B, .]`, or of actions `[E, B, A]`, for each critic its own."""
-        critics = len(self.weights[0])
-        x = torch.cat([each.expand(critics, *each.shape[-2:]) for each in (observation, action)], -1)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = torch.baddbmm(bias, x, weight)
-            x = x.relu() if weight is not self.weights[-1] else x
-        return x.squeeze(-1)
+        """Of actions `[R, *batch, A]`, or `[E, R, *batch, A]`: for each critic its own."""
+        members = self.networks.members
+        if action.dim() == observation.dim():
+            action = action.expand(members, *action.shape)
+        pair = torch.cat([observation.expand(members, *observation.shape), action], -1)
+        return self.networks(pair).squeeze(-1)
 
 
 class DiscreteCritics(nn.Module):
-    """Twin Q(s, a) of a finite number of actions, `[2, *batch]`."""
+    """Twin Q(s, a) of a finite number of actions, `[2, R, *batch]`."""
 
     def __init__(self, observation_size: int, actions: int, hidden: int) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(mlp(observation_size, actions, hidden) for _ in range(2))
+        self.networks = Ensemble(2, observation_size, actions, hidden)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return torch.stack([of_action(network(observation), action) for network in self.networks])
+        q = self.networks(observation.expand(2, *observation.shape))
+        return of_action(q, action.expand(2, *action.shape))
 
 
 class CategoricalCritics(nn.Module):
-    """Twin distributions of Q(s, a) over K bins, logits `[2, *batch, K]`; one of finitely many actions goes in as 0, 1.
+    """Twin distributions of Q(s, a) over K bins, logits `[2, R, *batch, K]`; one of finitely many actions goes in as
+    0, 1.
 
     Heads of all bins for all actions would be the larger part of a small network.
     """
@@ -98,12 +136,12 @@ class CategoricalCritics(nn.Module):
     def __init__(self, observation_size: int, action_size: int, hidden: int, bins: int, discrete: bool = False) -> None:
         super().__init__()
         self.actions = action_size if discrete else None
-        self.networks = nn.ModuleList(mlp(observation_size + action_size, bins, hidden) for _ in range(2))
+        self.networks = Ensemble(2, observation_size + action_size, bins, hidden)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         action = action if self.actions is None else one_hot(action, self.actions).to(observation)
         pair = torch.cat([observation, action], -1)
-        return torch.stack([network(pair) for network in self.networks])
+        return self.networks(pair.expand(2, *pair.shape))
 
 
 class QNetwork(Deployable):
@@ -151,27 +189,28 @@ class GaussianPolicy(DeterministicPolicy):
 
     def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
         super().__init__(observation_size, action_size, hidden)
-        self.log_std = nn.Parameter(torch.zeros(action_size))
+        self.log_std = nn.Parameter(torch.zeros(1, action_size))
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        return gaussian_log_prob(self.act(observation), self.log_std.clamp(-5, 2), action)
+        return gaussian_log_prob(self.act(observation), of_runs(self.log_std.clamp(-5, 2), action), action)
 
 
 class TanhGaussianPolicy(Deployable):
-    """The squashed policy of SAC, with a deviation for each state."""
+    """The squashed policy of SAC, with a deviation for each state, and the temperature that keeps its entropy."""
 
     def __init__(self, observation_size: int, action_size: int, hidden: int) -> None:
         super().__init__()
         self.network = mlp(observation_size, 2 * action_size, hidden)
+        self.log_temperature = nn.Parameter(torch.full((1,), 0.1).log())
 
     def act(self, observation: Tensor) -> Tensor:
         return self.network(observation).chunk(2, -1)[0].tanh()
 
-    def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions `[*batch, A]` with gradients to the policy, and their log-densities `[*batch]`."""
+    def sample(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[*batch, A]` with gradients to the policy, of normal noise, and their log-densities `[*batch]`."""
         mean, log_std = self.network(observation).chunk(2, -1)
         log_std = log_std.clamp(-5, 2)
-        pre_tanh = mean + log_std.exp() * torch.randn_like(mean)
+        pre_tanh = mean + log_std.exp() * noise
         return pre_tanh.tanh(), tanh_gaussian_log_prob(mean, log_std, pre_tanh=pre_tanh)
 
 
@@ -235,9 +274,9 @@ class OneStepPolicy(SamplingPolicy):
 
 def twin_critics(task: Task, hidden: int) -> Critics | DiscreteCritics:
     kind = DiscreteCritics if task.discrete else Critics
-    return kind(task.observation_size, task.action_size, hidden).to(task.data.device)
+    return kind(task.observation_size, task.action_size, hidden)
 
 
 def imitation_policy(task: Task, hidden: int) -> GaussianPolicy | CategoricalPolicy:
     kind = CategoricalPolicy if task.discrete else GaussianPolicy
-    return kind(task.observation_size, task.action_size, hidden).to(task.data.device)
+    return kind(task.observation_size, task.action_size, hidden)

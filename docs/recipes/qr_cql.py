@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import QuantileNetwork, of_action
+from runs import side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -22,11 +23,11 @@ from offline_losses import bellman_target, cql_logsumexp_penalty, polyak_update_
 
 
 def quantiles_of(quantiles: Tensor, action: Tensor) -> Tensor:
-    """`[B, N]` of `[B, A, N]`, those of the actions `[B]`."""
-    return quantiles.take_along_dim(action[:, None, None], -2).squeeze(-2)
+    """`[R, B, N]` of `[R, B, A, N]`, those of the actions `[R, B]`."""
+    return quantiles.take_along_dim(action[..., None, None], -2).squeeze(-2)
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="cartpole/mixed-v0")
     parser.add_argument("--quantiles", type=int, default=32)
@@ -34,11 +35,11 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty; 0 is double QR-DQN")
     parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=True)
 
     sizes = task.observation_size, task.action_size, options.hidden, options.quantiles
-    network = QuantileNetwork(*sizes).to(options.device)
+    network = task.build(QuantileNetwork, *sizes)
     slow_network = deepcopy(network).requires_grad_(False)
     optimizer = Adam(network.parameters(), options.lr, fused=True)
 
@@ -57,11 +58,13 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
                 discount=options.discount,
             )
         quantiles = network.quantiles(observation)  # of all actions
-        bellman_loss = quantile_huber_loss(quantiles_of(quantiles, action), target, delta=options.delta)
+        prediction = quantiles_of(quantiles, action)
+        bellman_loss = quantile_huber_loss(prediction, target, delta=options.delta, reduction="none").mean(-1)
 
         # 2. The penalty: down with the soft maximum of Q over all actions, up with Q of the data's action.
         q = quantiles.mean(-1)
-        gap = cql_logsumexp_penalty(q, of_action(q, action), temperature=options.temperature)
+        q_data = of_action(q, action)
+        gap = cql_logsumexp_penalty(q, q_data, temperature=options.temperature, reduction="none").mean(-1)
 
         minimize(optimizer, bellman_loss / options.quantiles + options.conservative * gap)
         polyak_update_(slow_network, network, polyak=options.polyak)

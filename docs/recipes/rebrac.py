@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import DeterministicPolicy, twin_critics
+from runs import each_run, knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -29,18 +30,18 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--policy-bc", type=float, default=0.01, help="what the policy pays for leaving the data")
+    knob(parser, "--policy-bc", 0.01, "what the policy pays for leaving the data")
     parser.add_argument("--critic-bc", type=float, default=0.01, help="what the critics' target pays for it")
     parser.add_argument("--noise", type=float, default=0.2, help="deviation of the noise on the target's action")
     parser.add_argument("--noise-clip", type=float, default=0.5)
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
-    critics = twin_critics(task, options.hidden)
-    policy = DeterministicPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
+    critics = task.build(twin_critics, task, options.hidden)
+    policy = task.build(DeterministicPolicy, task.observation_size, task.action_size, options.hidden)
     slow_critics, slow_policy = (deepcopy(network).requires_grad_(False) for network in (critics, policy))
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
     policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
@@ -49,18 +50,17 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
     task.data["next", "action"] = task.data["action"].roll(-1, 0)
     high = torch.ones(task.action_size, device=options.device)
 
-    def noisy(actor: DeterministicPolicy, observation: Tensor) -> Tensor:
+    def noisy(actor: DeterministicPolicy, observation: Tensor, noise: Tensor) -> Tensor:
         """The actor's action with the noise over which the target smooths Q."""
-        action = actor.act(observation)
         knobs = {"noise_scale": options.noise, "max_noise": options.noise_clip}
-        return smoothed_action(action, torch.randn_like(action), -high, high, **knobs)
+        return smoothed_action(actor.act(observation), noise, -high, high, **knobs)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, following = batch["observation"], batch["action"], batch["next"]
 
         # 1. Q(s, a) learns the reward and the value of the next state, less the price of the next action.
         with torch.no_grad():
-            next_action = noisy(slow_policy, following["observation"])
+            next_action = noisy(slow_policy, following["observation"], batch["noise"])
             target = rebrac_target(
                 following["reward"],
                 ensemble_min(slow_critics(following["observation"], next_action)),
@@ -71,24 +71,26 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
                 bc_weight=options.critic_bc,
                 discount=options.discount,
             )
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
         minimize(critic_optimizer, critic_loss)
 
-        # 2. The policy climbs the smaller critic and stays near the data's action.
+        # 2. The policy climbs the smaller critic and stays near the data's action; the mean of |Q| is that of each run.
         policy_action = policy.act(observation)
         policy_q = ensemble_min(critics(observation, policy_action))
-        policy_loss = rebrac_policy_loss(policy_q, policy_action, action, bc_weight=options.policy_bc)
+        policy_loss = each_run(rebrac_policy_loss, policy_q, policy_action, action, bc_weight=options.policy_bc)
         minimize(policy_optimizer, policy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         polyak_update_(slow_policy, policy, polyak=options.polyak)
         return {"critic_loss": critic_loss, "policy_loss": policy_loss}
 
-    def follow(observation: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(policy: DeterministicPolicy, observation: Tensor) -> tuple[Tensor, Tensor]:
         """The policy with the target's noise; what Q counts for leaving the data is known on the data's states only."""
-        return noisy(policy, observation), torch.zeros(len(observation))
+        noise = torch.randn(*observation.shape[:-1], task.action_size, device=observation.device)
+        return noisy(policy, observation, noise), torch.zeros(len(observation))
 
-    return train("rebrac", task, options, update, policy=policy, critics=critics, follow=follow, report=report)
+    normal, evaluated = {"noise": (task.action_size,)}, {"policy": policy, "critics": critics, "follow": follow}
+    return train("rebrac", task, options, update, **evaluated, normal=normal, report=report)
 
 
 if __name__ == "__main__":

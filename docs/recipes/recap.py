@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import ActionField, SamplingPolicy, Value
+from runs import each_run, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -47,32 +48,34 @@ class GuidedFlow(SamplingPolicy):
         return point
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--fraction", type=float, default=0.3, help="share of the actions that are called good")
     parser.add_argument("--lambda", type=float, default=0.95, dest="lambda_", help="1: the returns of the data")
     parser.add_argument("--guidance", type=float, default=1.5, help="1: just the condition; larger exaggerates it")
     parser.add_argument("--dropout", type=float, default=0.1, help="share of samples without the condition")
     parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
-    data = task.data
+    data, runs = task.data, len(options.runs)
+    data["row"] = torch.arange(len(data), device=data.device)
+    returns, good = torch.empty(2, runs, len(data), device=data.device)  # of each run, by its own value
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
+    value = task.build(Value, task.observation_size, options.hidden)
     sizes = task.observation_size, task.action_size, options.hidden
-    policy = GuidedFlow(*sizes, options.guidance, options.flow_steps).to(options.device)
+    policy = task.build(GuidedFlow, *sizes, options.guidance, options.flow_steps)
     optimizer = Adam([*value.parameters(), *policy.parameters()], options.lr, fused=True)
 
     @torch.no_grad()
     def judge() -> None:
         """Writes down what followed each step, and 1 where it was among the best beside what was expected, else −1."""
-        v, next_v = value(data["observation"]), value(data["next", "observation"])
-        reward, terminated, done = (data["next", key] for key in ("reward", "terminated", "done"))
+        v, next_v = (value(step["observation"].expand(runs, -1, -1)) for step in (data, data["next"]))
+        reward, terminated, done = (data["next", key].expand(runs, -1) for key in ("reward", "terminated", "done"))
         advantage = generalized_advantage(
             reward, v, next_v, terminated, done, discount=options.discount, lambda_=options.lambda_
         )
-        data["return"] = v + advantage
-        data["good"] = torch.where(advantage_indicator(advantage, fraction=options.fraction), 1.0, -1.0)
+        returns[:] = v + advantage
+        good[:] = torch.where(each_run(advantage_indicator, advantage, fraction=options.fraction), 1.0, -1.0)
 
     def prepare(step: int) -> None:
         if step % REFRESH == 1:
@@ -82,18 +85,19 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         observation, action = batch["observation"], batch["action"]
 
         # 1. The value of the data's own policy.
-        value_loss = squared_loss(value(observation), batch["return"])
+        value_loss = squared_loss(value(observation), returns.gather(1, batch["row"]), reduction="none").mean(-1)
 
         # 2. The flow imitates every action under its condition, which is left out now and then.
-        noise, time = torch.randn_like(action), torch.rand_like(action[..., 0])
-        condition = torch.where(torch.rand_like(time) < options.dropout, 0.0, batch["good"])
+        noise, time = batch["noise"], batch["time"]
+        condition = torch.where(batch["dropped"] < options.dropout, 0.0, good.gather(1, batch["row"]))
         field = policy.velocity(observation, flow_point(noise, action, time), time, condition)
-        flow_loss = flow_matching_loss(field, noise, action)
+        flow_loss = flow_matching_loss(field, noise, action, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + flow_loss)  # no parameter is in both terms: one step for the two
         return {"value_loss": value_loss, "flow_loss": flow_loss}
 
-    return train("recap", task, options, update, policy=policy, prepare=prepare, report=report)
+    noise = {"normal": {"noise": (task.action_size,)}, "uniform": {"time": (), "dropped": ()}}
+    return train("recap", task, options, update, policy=policy, prepare=prepare, **noise, report=report)
 
 
 if __name__ == "__main__":

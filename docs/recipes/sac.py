@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import TanhGaussianPolicy, twin_critics
+from runs import each_run, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -28,27 +29,27 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 
-    critics = twin_critics(task, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = TanhGaussianPolicy(task.observation_size, task.action_size, options.hidden).to(options.device)
-    log_temperature = torch.tensor(0.1, device=options.device).log().requires_grad_()
+    policy = task.build(TanhGaussianPolicy, task.observation_size, task.action_size, options.hidden)
     critic_optimizer = Adam(critics.parameters(), options.lr, fused=True)
-    policy_optimizer = Adam([*policy.parameters(), log_temperature], options.lr, fused=True)
+    policy_optimizer = Adam(policy.parameters(), options.lr, fused=True)
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action = batch["observation"], batch["action"]
-        temperature = log_temperature.detach().exp()
+        temperature = policy.log_temperature.detach().exp()
 
         # 1. Q(s, a) learns the reward and the soft value of the next state, at an action of the policy.
         with torch.no_grad():
-            next_action, next_log_prob = policy.sample(batch["next", "observation"])
-            target = soft_bellman_target(
+            next_action, next_log_prob = policy.sample(batch["next", "observation"], batch["next_noise"])
+            target = each_run(
+                soft_bellman_target,
                 batch["next", "reward"],
                 ensemble_min(slow_critics(batch["next", "observation"], next_action)),
                 next_log_prob,
@@ -56,25 +57,29 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
                 temperature=temperature,
                 discount=options.discount,
             )
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
         minimize(critic_optimizer, critic_loss)
 
         # 2. The policy climbs Q and keeps its entropy; the temperature keeps the entropy at its target.
-        policy_action, log_prob = policy.sample(observation)
+        policy_action, log_prob = policy.sample(observation, batch["noise"])
         policy_q = ensemble_min(critics(observation, policy_action))
-        policy_loss = sac_policy_loss(log_prob, policy_q, temperature=temperature)
-        entropy_loss = temperature_loss(log_temperature, log_prob, target_entropy=-task.action_size)
+        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        entropy = {"target_entropy": -task.action_size}
+        entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
         return {"critic_loss": critic_loss, "policy_loss": policy_loss, "temperature": temperature}
 
-    def follow(observation: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(policy: TanhGaussianPolicy, observation: Tensor) -> tuple[Tensor, Tensor]:
         """What this Q values: the policy with its noise, its entropy counted as reward."""
-        action, log_prob = policy.sample(observation)
-        return action, -log_temperature.detach().exp() * log_prob
+        noise = torch.randn(*observation.shape[:-1], task.action_size, device=observation.device)
+        action, log_prob = policy.sample(observation, noise)
+        return action, -policy.log_temperature.detach().exp() * log_prob
 
-    return train("sac", task, options, update, policy=policy, critics=critics, follow=follow, report=report)
+    normal = {"next_noise": (task.action_size,), "noise": (task.action_size,)}
+    evaluated = {"policy": policy, "critics": critics, "follow": follow}
+    return train("sac", task, options, update, **evaluated, normal=normal, report=report)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from common import to_json
 from demo import RUNS, Run, build, execute
 from embedded import EMBEDDED
+from summary import to_json
 
 FAMILIES = [
     "XQL",

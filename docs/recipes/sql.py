@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy, twin_critics
+from runs import knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -32,19 +33,19 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--temperature", type=float, default=2.0, help="price of leaving the data; units of return")
+    knob(parser, "--temperature", 2.0, "price of leaving the data; units of return")
     parser.add_argument("--exponential", action="store_true", help="EQL in place of SQL")
     parser.add_argument("--max-weight", type=float, default=100.0)
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
-    critics = twin_critics(task, options.hidden)
+    value = task.build(Value, task.observation_size, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = imitation_policy(task, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
     optimizer = Adam(parameters, options.lr, fused=True)
     temperature = options.temperature
@@ -56,20 +57,20 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         q = ensemble_min(slow_critics(observation, action))
         v = value(observation)
         loss_of_value = exponential_value_loss if options.exponential else sparse_value_loss
-        value_loss = temperature**2 * loss_of_value(v, q, temperature=temperature)
+        value_loss = (temperature**2 * loss_of_value(v, q, temperature=temperature, reduction="none")).mean(-1)
 
         # 2. Q(s, a) learns the reward and the V of the next state.
         with torch.no_grad():
             next_v = value(batch["next", "observation"])
         target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
 
         # 3. The policy imitates by these weights.
         if options.exponential:
             weight = awr_weights(q - v, temperature=temperature, max_weight=options.max_weight)
         else:
             weight = sparse_weights(q - v, temperature=temperature).clamp(max=options.max_weight)
-        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
         polyak_update_(slow_critics, critics, polyak=options.polyak)

@@ -8,12 +8,14 @@ dataset.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from embedded import load, open_dataset
 from encoding import Encoding, encoding_of, read_part
+from runs import Network, Seeds
 from tensordict import TensorDict
 from torch import Tensor
 from truth import Act
@@ -69,9 +71,10 @@ class Task:
 
     Attributes:
         data: flat TensorDict `[N]` with TorchRL's keys; recipes add columns and select rows.
-        probe: a few rows as they were recorded, on which Q is compared with the truth.
+        probe: for each run a few rows `[R, P]` as they were recorded, on which Q is compared with the truth.
         returns: of the dataset's episodes, as recorded.
         scale: rewards in `data` are the recorded ones times this.
+        seeds: of the runs, from which their networks are built.
     """
 
     dataset: str
@@ -80,6 +83,7 @@ class Task:
     returns: Tensor
     scale: float
     encoding: Encoding
+    seeds: Seeds
 
     @property
     def discrete(self) -> bool:
@@ -94,13 +98,16 @@ class Task:
         """Dimensions of an action, or the number of actions."""
         return self.encoding.action_size
 
+    def build(self, make: Callable[..., Network], *arguments: Any) -> Network:
+        """The networks that `make(*arguments)` returns for each run, as one."""
+        return self.seeds.build(make, *arguments)
+
     def deployed(self, policy: Policy) -> Act:
         return Deployed(policy.begin() if isinstance(policy, Remembering) else policy, self.encoding, self.scale)
 
 
 def load_task(options: argparse.Namespace, discrete_only: bool | None = None) -> Task:
     """The dataset of the options; with `discrete_only` given, refused unless its actions are of that kind."""
-    torch.manual_seed(options.seed)
     try:
         data, source = load(options.dataset), open_dataset(options.dataset)
         seen, done = data["observation"], data["action"]
@@ -116,13 +123,16 @@ def load_task(options: argparse.Namespace, discrete_only: bool | None = None) ->
             else f"{options.dataset} has continuous actions: "
             "take cql.py, td3_bc.py, rebrac.py, fql.py, edac.py or sac.py."
         )
+    seeds = Seeds(options)
+    rows = seeds.each(lambda: torch.randperm(len(data))[: options.probe])
     task = Task(
         dataset=options.dataset,
         data=data,
-        probe=data[torch.randperm(len(data))[: options.probe]],
+        probe=data[torch.stack(rows)],
         returns=on_tensordict(episode_return)(data)[data["next", "done"]],
         scale=1.0 if options.raw_rewards else on_tensordict(reward_scale)(data, horizon=options.return_range).item(),
         encoding=encoding,
+        seeds=seeds,
     )
     for step in (data, data["next"]):
         step["observation"] = encoding.observe(step["observation"])

@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import Value, imitation_policy, twin_critics
+from runs import knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -30,19 +31,19 @@ from offline_losses import (
 )
 
 
-def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Result:
+def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--temperature", type=float, default=2.0, help="of the soft maximum; units of scaled return")
-    parser.add_argument("--max-exponent", type=float, default=7.0, help="where the exponential becomes its tangent")
-    parser.add_argument("--max-weight", type=float, default=100.0)
+    knob(parser, "--temperature", 2.0, "of the soft maximum; units of scaled return")
+    knob(parser, "--max-exponent", 7.0, "where the exponential becomes its tangent")
+    knob(parser, "--max-weight", 100.0, "of an action")
     parser.add_argument("--polyak", type=float, default=0.005)
-    options = parser.parse_args(argv)
+    options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
-    value = Value(task.observation_size, options.hidden).to(options.device)
-    critics = twin_critics(task, options.hidden)
+    value = task.build(Value, task.observation_size, options.hidden)
+    critics = task.build(twin_critics, task, options.hidden)
     slow_critics = deepcopy(critics).requires_grad_(False)
-    policy = imitation_policy(task, options.hidden)
+    policy = task.build(imitation_policy, task, options.hidden)
     parameters = [*value.parameters(), *critics.parameters(), *policy.parameters()]
     optimizer = Adam(parameters, options.lr, fused=True)
 
@@ -53,19 +54,18 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> Res
         #    is half a squared loss near its minimum, of the scale of the critic's.
         q = ensemble_min(slow_critics(observation, action))
         v = value(observation)
-        value_loss = options.temperature**2 * gumbel_loss(
-            v, q, temperature=options.temperature, max_exponent=options.max_exponent
-        )
+        knobs = {"temperature": options.temperature, "max_exponent": options.max_exponent}
+        value_loss = (options.temperature**2 * gumbel_loss(v, q, **knobs, reduction="none")).mean(-1)
 
         # 2. Q(s, a) learns the reward and the V of the next state.
         with torch.no_grad():
             next_v = value(batch["next", "observation"])
         target = bellman_target(batch["next", "reward"], next_v, batch["next", "terminated"], discount=options.discount)
-        critic_loss = squared_loss(critics(observation, action), target)
+        critic_loss = squared_loss(critics(observation, action), target, reduction="none").mean((0, -1))
 
         # 3. The policy imitates the data's actions, each by exp((Q - V) / T).
         weight = awr_weights(q - v, temperature=options.temperature, max_weight=options.max_weight)
-        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight)
+        policy_loss = nll_loss(policy.log_prob(observation, action), weight=weight, reduction="none").mean(-1)
 
         minimize(optimizer, value_loss + critic_loss + policy_loss)  # no parameter is in two terms: one step for all
         polyak_update_(slow_critics, critics, polyak=options.polyak)
