@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from gymnasium import spaces
 
 from offline_losses.adapters.entries import Array, Choice, LostSteps, Path, cast
 from offline_losses.adapters.episodes import (
-    BLOCK,
     DISCRETE,
     REPAIR,
     Leaf,
@@ -22,6 +21,7 @@ from offline_losses.adapters.episodes import (
     refusal,
     refuse_hidden_episodes,
 )
+from offline_losses.adapters.memory import BLOCK, Write
 
 if TYPE_CHECKING:
     import minari
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 LARGE = 500_000
 """Number of steps from which on a progress bar shows by default; an episode, however short, counts as many as 250."""
 
-Write = Callable[[Path, Array], None]
-
 
 @dataclass
-class Reading:
+class EpisodeReading:
     """A dataset that is about to be read: how much it is, and what of it."""
 
     dataset: minari.MinariDataset
@@ -82,7 +80,7 @@ class Reading:
 class _Block:
     """Pieces of episodes that are checked, cast and written together."""
 
-    def __init__(self, reading: Reading, write: Write) -> None:
+    def __init__(self, reading: EpisodeReading, write: Write) -> None:
         self.reading, self.dataset, self._write = reading, reading.dataset, write
         self.pieces: list[Piece] = []
         self.rows = self.steps = self.ends = self.open_ends = self.outside = 0
@@ -237,7 +235,7 @@ def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
     return 0, 1
 
 
-def _with_progress(pieces: Iterator[Piece], reading: Reading, progress: bool | None) -> Iterable[Piece]:
+def _with_progress(pieces: Iterator[Piece], reading: EpisodeReading, progress: bool | None) -> Iterable[Piece]:
     episodes = len(reading.dataset.episode_indices)
     if not (reading.steps + 250 * episodes >= LARGE if progress is None else progress):
         return pieces
@@ -248,7 +246,7 @@ def _with_progress(pieces: Iterator[Piece], reading: Reading, progress: bool | N
     return _shown(pieces, reading, Progress())
 
 
-def _shown(pieces: Iterator[Piece], reading: Reading, bar: Any) -> Iterator[Piece]:
+def _shown(pieces: Iterator[Piece], reading: EpisodeReading, bar: Any) -> Iterator[Piece]:
     with bar:
         size = reading.steps * reading.row_bytes / 1e6
         task = bar.add_task(f"reading {reading.dataset.id}, {size:.0f} MB", total=reading.steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from os import PathLike, fspath
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 from tensordict import TensorDict
 
-from offline_losses.adapters.flat import Last, Steps, ends, joined, open_hdf5
+from offline_losses.adapters.files import open_hdf5
+from offline_losses.adapters.flat import Last, Steps, ends, joined
+from offline_losses.adapters.keeping import from_files
 
 _NAMES = ("observations", "actions", "rewards", "terminated")
 
@@ -72,7 +75,7 @@ def from_d3rlpy(source: Any, *, last: Last = "drop") -> TensorDict:
     count, there = getattr(source, "transition_count", None), sum(int(e.transition_count) for e in _counted(episodes))
     if isinstance(count, int) and count != there:
         steps.warn(f"its episodes have {there} transitions and the buffer holds {count}; the evicted ones come back.")
-    return steps.tensordict(last)
+    return from_files("from_d3rlpy", source, nullcontext(steps), last=last)
 
 
 def _counted(episodes: list[Any]) -> list[Any]:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from tensordict import TensorDict
 
-from offline_losses.adapters.entries import Array, Path
-from offline_losses.adapters.flat import Last, Steps, flag, leaves, open_hdf5, read_hdf5
+from offline_losses.adapters.entries import Key, Path
+from offline_losses.adapters.files import open_hdf5, read_hdf5
+from offline_losses.adapters.flat import Last, Steps, flag
+from offline_losses.adapters.keeping import from_files
+from offline_losses.adapters.rows import Rows, Whole, blocks, leaves
 
 
 def load_d4rl(
-    source: str | PathLike[str] | Mapping[str, Any], *, infos: bool = False, last: Last = "drop"
+    source: str | PathLike[str] | Mapping[str, Any],
+    *,
+    infos: bool = False,
+    last: Last = "drop",
+    keys: Iterable[Key] | None = None,
+    exclude: Iterable[Key] = (),
+    dtype: Mapping[Key, torch.dtype] | None = None,
+    memmap: str | PathLike[str] | None = None,
 ) -> TensorDict:
     """Reads a flat HDF5 file, or a dict of arrays, in the style of D4RL into one flat TensorDict `[N]`.
 
@@ -29,6 +41,8 @@ def load_d4rl(
         infos: whether to keep the numbers of each step under `infos`, as entries `("infos", ...)`.
         last: what becomes of a step at which an episode was cut, where no next observation is on record: `"drop"` it,
             with a warning (it holds a reward), or `"keep"` it with `("next", "observed")` False.
+        keys, exclude, dtype, memmap: which entries are read, as what, and into which folder if they are larger than
+            memory, as with `load_minari`.
 
     Returns:
         The keys of `load_minari`. Where next observations are not on record there is `("next", "observed")`, False on
@@ -44,12 +58,36 @@ def load_d4rl(
         >>> load_d4rl(steps | flags)["next", "observed"].tolist()
         [True, True, False]
     """
+    steps = _steps(source, infos)
+    return from_files(
+        "load_d4rl", source, steps, [infos], last=last, keys=keys, exclude=exclude, dtype=dtype, memmap=memmap
+    )
+
+
+@contextmanager
+def _steps(source: Any, infos: bool) -> Iterator[Steps]:
     if isinstance(source, Mapping):
-        arrays, where = dict(source), "the dict"
-    else:
-        where = f"file {str(source)!r}"
-        with open_hdf5("load_d4rl", source, " or a dict of arrays") as file:
-            arrays = read_hdf5(file)
+        yield _of(_arrays(source), "the dict", infos)
+        return
+    with open_hdf5("load_d4rl", source, " or a dict of arrays") as file:
+        yield _of(read_hdf5("load_d4rl", file), f"file {str(source)!r}", infos)
+
+
+def _arrays(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of lists, too, which are rows here and no parts of an observation."""
+    arrays = {}
+    for name, value in source.items():
+        try:
+            arrays[name] = np.asarray(value) if isinstance(value, (list, tuple)) else value
+        except ValueError as error:
+            got = "lists of several lengths"
+            raise ValueError(
+                f"load_d4rl: the dict, {name}: expected an array, got {got}. Pass one row for each step."
+            ) from error
+    return arrays
+
+
+def _of(arrays: dict[str, Any], where: str, infos: bool) -> Steps:
     missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in arrays]
     if missing:
         raise ValueError(
@@ -74,12 +112,12 @@ def load_d4rl(
         _compare_rows(steps, known="timeouts" in arrays)
     elif "timeouts" not in arrays:
         steps.warn("neither timeouts nor next_observations: an episode that was cut runs on into the next one.")
-    return steps.tensordict(last)
+    return steps
 
 
-def _infos(arrays: Mapping[str, Any]) -> list[tuple[Path, Array]]:
+def _infos(arrays: Mapping[str, Any]) -> list[tuple[Path, Rows]]:
     nested = [part for part in leaves(arrays.get("infos", {}), ("infos",)) if part[0] != ("infos",)]
-    flat = [(("infos", *key.split("/")[1:]), np.asarray(arrays[key])) for key in arrays if key.startswith("infos/")]
+    flat = [(("infos", *key.split("/")[1:]), Whole(arrays[key])) for key in arrays if key.startswith("infos/")]
     return [*nested, *flat]
 
 
@@ -88,11 +126,14 @@ def _compare_rows(steps: Steps, known: bool) -> None:
     before, after = dict(leaves(steps.next_observation, ())), dict(leaves(steps.observation, ()))
     rows = len(steps.terminated)
     if rows == 0 or any(
-        x.shape != after.get(path, x[:0]).shape or x.shape[:1] != (rows,) for path, x in before.items()
+        path not in after or x.shape != after[path].shape or x.shape[:1] != (rows,) for path, x in before.items()
     ):
         return  # refused later, by name
-    follows = [(x[:-1] == after[path][1:]).reshape(rows - 1, math.prod(x.shape[1:])) for path, x in before.items()]
-    goes_on = np.concatenate(follows, axis=1).all(axis=1)
+    goes_on = np.ones(rows - 1, bool)
+    for path, following in before.items():
+        for start, stop in blocks(following):
+            there, here = following.read(start, min(stop, rows - 1)), after[path].read(start + 1, min(stop + 1, rows))
+            goes_on[start:stop] &= (there == here).reshape(len(there), math.prod(there.shape[1:])).all(axis=1)
     if not known:
         cut = ~goes_on & ~steps.terminated[:-1]
         steps.truncated = np.append(cut, [False])

@@ -18,8 +18,6 @@ UNREADABLE = (OSError, LookupError, ValueError, AttributeError, AssertionError, 
 """What Minari and HDF5 raise on damaged files; the types have nothing in common."""
 ARROW_LIMIT = 32768
 """Number of steps from which on Minari's arrow and parquet storages tear an episode apart."""
-BLOCK = 1 << 21
-"""Bytes of rows that are held beside the columns while reading."""
 DISCRETE: tuple[type[spaces.Space[Any]], ...] = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 REPAIR = "Fetch or record the dataset anew, or leave such episodes out with `dataset.filter_episodes`"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -12,58 +11,25 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path as Folder
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
 
-from offline_losses.adapters.entries import Array, Choice, Path
+from offline_losses.adapters.entries import Array, Path
 from offline_losses.adapters.memory import Columns
+from offline_losses.adapters.sources import Source
 
 try:
     import fcntl
 except ImportError:  # not on this system: what killed writers leave stays
     fcntl = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:
-    import minari
-
-VERSION = 1  # raise it when the meaning of a column changes
 TICK = 100_000_000
 """Nanoseconds for which a file may change without another time of change."""
 _MANIFEST = "source.json"
 _LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.(part|old)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What columns depend on: the dataset's files, the choice of episodes, the choice of entries."""
-
-    dataset: minari.MinariDataset
-    choice: Choice
-
-    @property
-    def selection(self) -> dict[str, Any]:
-        """What was asked for; the same for the same call, whatever the files hold."""
-        episodes = np.asarray(self.dataset.episode_indices, dtype=np.int64)
-        chosen = "all"
-        if not np.array_equal(episodes, np.arange(int(self.dataset.storage.total_episodes))):
-            chosen = hashlib.blake2b(episodes.tobytes(), digest_size=16).hexdigest()
-        return {"version": VERSION, "dataset": self.dataset.id, "episodes": chosen, "entries": repr(self.choice)}
-
-    @property
-    def name(self) -> str:
-        """A name for a folder of these columns."""
-        digest = hashlib.blake2b(json.dumps(self.selection).encode(), digest_size=8).hexdigest()
-        return f"{self.dataset.id.replace('/', '-')}-{digest}"
-
-    def files(self) -> list[list[Any]]:
-        """Name, size and time of change of each file: one of them differs when the source has changed."""
-        folder = Folder(self.dataset.storage.data_path)
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
-        states = [(path.relative_to(folder).as_posix(), path.stat()) for path in found]
-        return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
 @dataclass(frozen=True)
@@ -160,7 +126,7 @@ class Files:
             self._files[path] = file.open("wb")
             self._columns[path] = (block.dtype.name, 0, block.shape[1:])
         dtype, rows, shape = self._columns[path]
-        self._files[path].write(np.ascontiguousarray(block).tobytes())
+        self._files[path].write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
         self._columns[path] = (dtype, rows + len(block), shape)
 
     def publish(self, warnings: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path as File
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from offline_losses.adapters.entries import Array, Path
 
 Columns = dict[Path, Array]
+Write = Callable[[Path, Array], None]
+BLOCK = 1 << 21
+"""Bytes of rows that are held beside the columns while reading."""
 
 
 class Growing:

@@ -19,9 +19,9 @@ except ImportError as _error:
 
 from offline_losses.adapters.entries import Choice, Key
 from offline_losses.adapters.episodes import UNREADABLE
-from offline_losses.adapters.keeping import cached, in_memory, streamed
-from offline_losses.adapters.mapped import Source
+from offline_losses.adapters.keeping import cached, in_memory, streamed, tensordict
 from offline_losses.adapters.replay import distance, recorded_environment
+from offline_losses.adapters.sources import MinariSource
 
 
 def load_minari(
@@ -85,17 +85,10 @@ def load_minari(
         raise ValueError(
             "load_minari: memmap: expected no cache beside it, got both. The folder of memmap= is kept, too."
         )
-    source = Source(open_dataset(dataset), Choice.of("load_minari", keys, exclude, dtype))
+    source = MinariSource(open_dataset(dataset), Choice.of("load_minari", keys, exclude, dtype))
     if memmap is not None:
-        loaded = streamed(source, memmap, progress)
-    else:
-        loaded = in_memory(source, progress) if cache is None else cached(source, cache, progress)
-    for text in loaded.warnings:
-        warnings.warn(text, stacklevel=2)
-    data = TensorDict({}, batch_size=[len(loaded.columns[("episode",)])])
-    for key, column in loaded.columns.items():
-        data[key] = torch.from_numpy(column)
-    return data
+        return tensordict(streamed(source, memmap, progress))
+    return tensordict(in_memory(source, progress) if cache is None else cached(source, cache, progress))
 
 
 def replay_error(dataset: str | minari.MinariDataset, *, episodes: int = 1, steps: int = 10) -> float:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
-from os import PathLike, fspath
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from tensordict import TensorDict
 
-from offline_losses.adapters.entries import Array
-from offline_losses.adapters.flat import Last, Steps, file_of, flag
+from offline_losses.adapters.entries import Key
+from offline_losses.adapters.files import open_npz
+from offline_losses.adapters.flat import Last, Steps, flag
+from offline_losses.adapters.keeping import from_files
+from offline_losses.adapters.rows import Picked, Rows, Whole
 
 
-def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last = "drop") -> TensorDict:
+def load_ogbench(
+    source: str | PathLike[str] | Mapping[str, Any],
+    *,
+    last: Last = "drop",
+    keys: Iterable[Key] | None = None,
+    exclude: Iterable[Key] = (),
+    dtype: Mapping[Key, torch.dtype] | None = None,
+    memmap: str | PathLike[str] | None = None,
+) -> TensorDict:
     """Reads an npz file of OGBench (1.2.2), or what its `load_dataset` returns, into one flat TensorDict `[N]`.
 
     Three forms are told apart by their entries:
@@ -39,17 +51,26 @@ def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last 
     Raises:
         ValueError: an entry that is missing, of another length, or not finite; rows that are no transition.
     """
+    steps = _steps(source)
+    return from_files("load_ogbench", source, steps, last=last, keys=keys, exclude=exclude, dtype=dtype, memmap=memmap)
+
+
+@contextmanager
+def _steps(source: Any) -> Iterator[Steps]:
     if isinstance(source, Mapping):
-        arrays, where = {key: np.asarray(value) for key, value in source.items()}, "the dict"
-    else:
-        where = f"file {str(source)!r}"
-        arrays = _read(source)
+        yield _of({key: Whole(value) for key, value in source.items()}, "the dict")
+        return
+    with open_npz("load_ogbench", source, " or a dict of arrays") as arrays:
+        yield _of(arrays, f"file {str(source)!r}")
+
+
+def _of(arrays: Mapping[str, Rows], where: str) -> Steps:
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         raise ValueError(
             f"load_ogbench: {where}: expected {missing[0]}, got the entries {sorted(arrays)}. Check the file."
         )
-    rows = len(np.atleast_1d(arrays["terminals"]))
+    rows = math.prod(arrays["terminals"].shape[:1])
     short = [name for name in _ROWS if name in arrays and arrays[name].shape[:1] != (rows,)]
     if short:
         raise ValueError(
@@ -63,45 +84,34 @@ def load_ogbench(source: str | PathLike[str] | Mapping[str, Any], *, last: Last 
         if name in arrays
     }
     cut = flags["terminals"]
-    observation: Array = arrays["observations"]
+    observation = arrays["observations"]
     if "next_observations" in arrays:
-        step, following = np.ones(len(cut), bool), arrays["next_observations"]
+        step, following = np.arange(len(cut)), arrays["next_observations"]
     else:
-        step = flags["valids"].copy() if "valids" in arrays else ~cut
-        step[-1:] = False  # with or without a flag, nothing follows
-        crossing = cut[:-1] & step[:-1] & step[1:]
+        goes_on = flags["valids"].copy() if "valids" in arrays else ~cut
+        goes_on[-1:] = False  # with or without a flag, nothing follows
+        crossing = cut[:-1] & goes_on[:-1] & goes_on[1:]
         if crossing.any():
             raise ValueError(
                 f"load_ogbench: {where}, valids: expected 0 on the row after a trajectory's last step, got 1 at row "
                 f"{int(np.argmax(crossing)) + 1}. Leave valids out if the rows are a file's."
             )
-        following = np.concatenate([observation[1:], observation[-1:]])
-        cut = np.append(~step[1:], True)
-    if not step.any():
+        step = np.flatnonzero(goes_on)
+        following = Picked(observation, step + 1)
+        cut = np.append(~goes_on[1:], True)
+    if not len(step):
         raise ValueError(f"load_ogbench: {where}: expected two rows of a trajectory, got none. Check terminals.")
     terminated = ~flags["masks"] if "masks" in arrays else np.zeros(len(cut), bool)
     return Steps(
         "load_ogbench",
         where,
-        observation=observation[step],
-        action=arrays["actions"][step],
+        observation=Picked(observation, step),
+        action=Picked(arrays["actions"], step),
         terminated=terminated[step],
         truncated=cut[step],
-        reward=arrays["rewards"][step] if "rewards" in arrays else None,
-        next_observation=following[step],
-    ).tensordict(last)
+        reward=Picked(arrays["rewards"], step) if "rewards" in arrays else None,
+        next_observation=following,
+    )
 
 
 _ROWS = ("observations", "actions", "next_observations", "valids", "masks", "rewards")
-
-
-def _read(source: Any) -> dict[str, Array]:
-    file = file_of("load_ogbench", source, " or a dict of arrays")
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"load_ogbench: source: expected an npz file of arrays at {fspath(source)!r}, got "
-            f"{type(error).__name__}: {error}. Fetch it anew."
-        ) from error

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from tensordict import TensorDict
 
-from offline_losses.adapters.entries import Array
-from offline_losses.adapters.flat import Last, Steps, ends, flag, joined, leaves, open_hdf5, read_hdf5
+from offline_losses.adapters.entries import Key
+from offline_losses.adapters.files import Stored, open_hdf5, read_hdf5
+from offline_losses.adapters.flat import Last, Steps, ends, flag, joined
+from offline_losses.adapters.keeping import from_files
+from offline_losses.adapters.rows import leaves
 
 
 def load_robomimic(
@@ -21,6 +26,10 @@ def load_robomimic(
     observations: Sequence[str] | None = None,
     dones: Literal["terminated", "truncated"] = "terminated",
     last: Last = "drop",
+    keys: Iterable[Key] | None = None,
+    exclude: Iterable[Key] = (),
+    dtype: Mapping[Key, torch.dtype] | None = None,
+    memmap: str | PathLike[str] | None = None,
 ) -> TensorDict:
     """Reads demonstrations of a robomimic file into one flat TensorDict `[N]`, in the order of their numbers.
 
@@ -35,6 +44,8 @@ def load_robomimic(
         dones: `"terminated"`, or `"truncated"` where 1 says no more than that the demonstration is over; also for
             files with 1 on several rows.
         last: `"drop"` steps that were cut without a next observation on record, or `"keep"` them, marked.
+        keys, exclude, dtype, memmap: which entries are read, as what, and into which folder if they are larger than
+            memory, as with `load_minari`.
 
     Returns:
         The keys of `load_minari`, observations nested by name, and `("next", "observed")` where one is not on record.
@@ -42,7 +53,6 @@ def load_robomimic(
     Raises:
         ValueError: no such split, a missing entry (rewards are never made up), a flag inside a demonstration.
     """
-    where = f"file {str(source)!r}"
     if dones not in ("terminated", "truncated"):
         raise ValueError(
             f"load_robomimic: dones: expected 'terminated' or 'truncated', got {dones!r}. Choose one of these."
@@ -52,10 +62,24 @@ def load_robomimic(
             f"load_robomimic: observations: expected a list of names, got {observations!r}. Pass one, such as "
             "['object'], or None for all."
         )
+    asked = (split, observations, dones)
+    steps = _steps(source, *asked)
+    return from_files(
+        "load_robomimic", source, steps, asked, last=last, keys=keys, exclude=exclude, dtype=dtype, memmap=memmap
+    )
+
+
+@contextmanager
+def _steps(source: Any, split: str | None, observations: Sequence[str] | None, dones: str) -> Iterator[Steps]:
+    where = f"file {str(source)!r}"
     with open_hdf5("load_robomimic", source) as file:
         names = _demos(file, where, split)
         demos = [_demo(file["data"][name], f"{where}, {name}", observations) for name in names]
-    lengths = [len(np.atleast_1d(demo["rewards"])) for demo in demos]
+        yield _of(names, demos, where, dones)
+
+
+def _of(names: list[str], demos: list[dict[str, Any]], where: str, dones: str) -> Steps:
+    lengths = [demo["rewards"].shape[0] if demo["rewards"].shape else 1 for demo in demos]
     for name, demo, length in zip(names, demos, lengths, strict=True):
         for path, array in leaves(demo, ()):
             if array.shape[:1] != (length,):
@@ -80,9 +104,10 @@ def load_robomimic(
     following, observed = None, None
     if all("next_obs" in demo for demo in demos):
         following = column("next_obs")
-        observed = ~(_repeats(column("obs"), following) & last_rows)
+        observed = np.ones(len(last_rows), bool)
+        observed[last_rows] = [not _repeats(demo) for demo, length in zip(demos, lengths, strict=True) if length]
         terminated &= observed
-    steps = Steps(
+    return Steps(
         "load_robomimic",
         where,
         observation=column("obs"),
@@ -93,7 +118,6 @@ def load_robomimic(
         next_observation=following,
         observed=observed,
     )
-    return steps.tensordict(last)
 
 
 def _demos(file: Any, where: str, split: str | None) -> list[str]:
@@ -134,23 +158,22 @@ def _demo(group: Any, where: str, observations: Sequence[str] | None) -> dict[st
             f"load_robomimic: {where}: expected {missing[0]}, got {list(group)}. Extract observations and rewards "
             "into the file first, with robomimic's dataset_states_to_obs.py."
         )
-    demo = {name: group[name][()] for name in ("actions", "rewards", "dones")}
-    for name in ("obs", "next_obs"):
-        if name in group:
-            read = (
-                read_hdf5(group[name]) if observations is None else {key: group[name][key][()] for key in observations}
-            )
-            demo[name] = read
+    demo = {name: Stored("load_robomimic", group[name]) for name in ("actions", "rewards", "dones")}
+    for name in seen:
+        entries = group[name] if observations is None else {key: group[name][key] for key in observations}
+        demo[name] = read_hdf5("load_robomimic", entries)
     return demo
 
 
-def _repeats(before: Any, after: Any) -> Array:
-    """True where a next observation is the observation itself, in all entries."""
-    following = dict(leaves(after, ()))
-    same = [
-        (array == following[path]).reshape(len(array), math.prod(array.shape[1:])).all(axis=1)
-        for path, array in leaves(before, ())
-        if path in following and following[path].shape == array.shape  # refused later, by name
+def _repeats(demo: dict[str, Any]) -> bool:
+    """Whether the last next observation is the observation itself, in all entries."""
+    following = dict(leaves(demo["next_obs"], ()))
+    pairs = [
+        (rows, following[path])
+        for path, rows in leaves(demo["obs"], ())
+        if path in following and following[path].shape == rows.shape  # refused later, by name
     ]
-    repeats: Array = np.logical_and.reduce(same) if same else np.zeros(1, bool)
-    return repeats
+    last = [(before.shape[0] - 1, before, after) for before, after in pairs]
+    return bool(last) and all(
+        np.array_equal(before.read(row, row + 1), after.read(row, row + 1)) for row, before, after in last
+    )

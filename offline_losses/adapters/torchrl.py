@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
 from offline_losses.adapters.entries import ALWAYS, Array, Path, key_of, path_of
 from offline_losses.adapters.flat import Steps, flag
+from offline_losses.adapters.keeping import from_files
 
 _FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
 _OWN = {"collector", "done", "terminated", "truncated"}
@@ -91,7 +94,7 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
     }
     if int(over.sum()):
         steps.warn(f"{int(over.sum())} slices end with neither flag; their last step is marked truncated.")
-    return steps.tensordict("keep")
+    return from_files("from_torchrl", data, nullcontext(steps), last="keep")
 
 
 def _cuts(columns: dict[Path, Array], batch_size: torch.Size) -> Array:

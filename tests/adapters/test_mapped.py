@@ -27,8 +27,10 @@ from minari.data_collector import EpisodeBuffer
 from tensordict import TensorDict
 
 from offline_losses import discounted_return, return_filter
-from offline_losses.adapters import keeping, mapped
+from offline_losses.adapters import columns, keeping, mapped
+from offline_losses.adapters.entries import Choice
 from offline_losses.adapters.minari import load_minari
+from offline_losses.adapters.sources import MinariSource
 
 LENGTHS = (4, 1, 7)
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and locks")
@@ -77,7 +79,7 @@ def equal(left: TensorDict, right: TensorDict) -> bool:
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "Reading", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(columns, "EpisodeReading", lambda *_: pytest.fail("read again"))
 
 
 KINDS = ["cache", "memmap"]
@@ -162,7 +164,7 @@ def test_files_that_are_too_young_are_not_trusted(tmp_path: Path) -> None:
     os.utime(file)
     load_minari(dataset, cache=tmp_path / "flat")
     (folder,) = (tmp_path / "flat").iterdir()
-    assert mapped.changes(folder, mapped.Source(dataset, mapped.Choice())) is not None
+    assert mapped.changes(folder, MinariSource(dataset, Choice())) is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -240,7 +242,7 @@ def test_what_is_no_new_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_key_that_is_no_file_name_stays_out_of_the_files(tmp_path: Path) -> None:
-    source: Any = mapped.Source(made(), mapped.Choice())
+    source: Any = MinariSource(made(), Choice())
     with mapped.Files(tmp_path / "flat", source) as files, pytest.raises(ValueError, match="no name of a file"):
         files.write(("observation", "../up"), np.zeros(1))
 

@@ -1,0 +1,253 @@
+"""What all loaders of files share: entries by choice, columns in a folder, blocks, and damage inside a file."""
+
+# ruff: noqa: E402 (the extras are asked for before what needs them is imported)
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+h5py = pytest.importorskip("h5py", reason="needs the extra offline-losses[data]")
+pytest.importorskip("tensordict", reason="needs the extra offline-losses[data]")
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from test_formats import d4rl, lerobot, ogbench, robomimic
+
+from offline_losses.adapters import keeping, mapped, rows
+from offline_losses.adapters.d4rl import load_d4rl
+from offline_losses.adapters.lerobot import load_lerobot
+from offline_losses.adapters.ogbench import load_ogbench
+from offline_losses.adapters.robomimic import load_robomimic
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+FLAGS = {"episode", ("next", "terminated"), ("next", "truncated"), ("next", "done")}
+
+
+def in_hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "set.hdf5", "w") as file:
+        for key, value in d4rl(next_observations=None, metadata="words").items():
+            file[key] = value
+    return folder / "set.hdf5"
+
+
+def in_npz(folder: Path) -> Path:
+    np.savez_compressed(folder / "set.npz", **ogbench())
+    return folder / "set.npz"
+
+
+MADE: dict[str, tuple[Callable[..., TensorDict], Callable[[Path], Path], Any]] = {
+    "d4rl": (load_d4rl, in_hdf5, "observation"),
+    "ogbench": (load_ogbench, in_npz, "observation"),
+    "robomimic": (load_robomimic, lambda folder: robomimic(folder / "set.hdf5"), ("observation", "x")),
+    "lerobot": (load_lerobot, lambda folder: lerobot(folder / "set"), ("observation", "state")),
+}
+EACH = pytest.mark.parametrize("kind", MADE)
+QUIET = pytest.mark.filterwarnings("ignore:.*steps are left out")
+
+
+def made(kind: str, folder: Path) -> tuple[Callable[..., TensorDict], Path, Any]:
+    load, make, key = MADE[kind]
+    source = make(folder)
+    age(source)
+    return load, source, key
+
+
+def age(source: Path) -> None:
+    """Old enough for the times of change to be trusted."""
+    for file in [source, *source.rglob("*")]:
+        state = file.stat()
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns - 10 * mapped.TICK))
+
+
+def equal(left: TensorDict, right: TensorDict) -> bool:
+    same = {key: left[key].dtype for key in left.keys(True, True)} == {
+        key: right[key].dtype for key in right.keys(True, True)
+    }
+    return same and bool((left == right).all())
+
+
+@EACH
+@QUIET
+def test_entries_by_choice(kind: str, tmp_path: Path) -> None:
+    load, source, key = made(kind, tmp_path)
+    whole = load(source, last="keep")
+    part = load(source, last="keep", keys=["observation"])
+    marks = FLAGS | ({("next", "observed")} & set(whole.keys(True)))
+    assert set(part.keys(True, True)) == marks | {key}
+    assert part[key].equal(whole[key])
+    following = load(source, keys=[("next", "observation")], last="keep")
+    assert set(following.keys(True, True)) - marks == {("next", *((key,) if isinstance(key, str) else key))}
+    assert ("next", "reward") not in load(source, exclude=[("next", "reward")]).keys(True)
+    wide = load(source, last="keep", dtype={"observation": torch.float64, ("next", "reward"): torch.int64})
+    assert wide[key].dtype == torch.float64
+    assert wide["next", "reward"].tolist() == list(range(9))
+    with pytest.raises(ValueError, match=rf"^{load.__name__}: keys: expected keys of entries, got 'reward'"):
+        load(source, keys=["reward"])
+    with pytest.raises(ValueError, match=rf"^{load.__name__}: .* action: expected numbers that int64 can hold"):
+        load(source, dtype={"action": torch.int64})
+
+
+@EACH
+@QUIET
+def test_columns_in_a_folder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, source, key = made(kind, tmp_path)
+    whole, folder = load(source), tmp_path / "flat"
+    first = load(source, memmap=folder)
+    assert equal(TensorDict.load_memmap(folder), whole)
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "Files", lambda *_: pytest.fail("written again"))
+        second = load(source, memmap=folder)
+    assert equal(first, whole)
+    assert equal(second, whole)
+    second[key].zero_()  # in memory alone
+    assert equal(load(source, memmap=folder), whole)
+    with pytest.warns(UserWarning, match=f"^{load.__name__}: memmap: .* is written anew: it holds another choice"):
+        load(source, memmap=folder, last="keep")
+    for file in [source] if source.is_file() else source.rglob("*.parquet"):
+        os.utime(file)
+    with pytest.warns(UserWarning, match="files have changed since"):
+        assert len(load(source, memmap=folder, last="keep")) == 9
+
+
+@EACH
+@QUIET
+def test_warnings_of_a_reading_are_kept(kind: str, tmp_path: Path) -> None:
+    load, source, _ = made(kind, tmp_path)
+    for _ in range(2):
+        if kind in ("d4rl", "lerobot"):
+            with pytest.warns(UserWarning, match=f"^{load.__name__}: .* of 9 steps are left out") as told:
+                load(source, memmap=tmp_path / "flat")
+            assert told[0].filename == __file__
+        else:
+            load(source, memmap=tmp_path / "flat")
+
+
+@EACH
+@QUIET
+def test_blocks_change_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, source, _ = made(kind, tmp_path)
+    whole = load(source)
+    for block in (1, 30):
+        monkeypatch.setattr(rows, "BLOCK", block)
+        assert equal(load(source), whole)
+        assert equal(load(source, memmap=tmp_path / f"flat{block}"), whole)
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, source, _ = made("ogbench", tmp_path)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "flat", Path("/proc/flat")):
+        with pytest.raises(OSError, match=r"^load_ogbench: memmap: expected a folder that can be written"):
+            load(source, memmap=folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(ValueError, match=r"new, empty, or made by load_ogbench"):
+        load(source, memmap=tmp_path / "mine")
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda _: type("", (), {"free": 10}))
+    with pytest.raises(OSError, match=r"^load_ogbench: memmap: .* got 0\.00 GB of free space"):
+        load(source, memmap=tmp_path / "flat")
+    assert not (tmp_path / "flat").exists()
+
+
+@pytest.mark.parametrize(("load", "arrays"), [(load_d4rl, d4rl()), (load_ogbench, ogbench())])
+def test_arrays_in_memory_are_not_streamed(load: Any, arrays: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=rf"^{load.__name__}: memmap: expected None, the source being dict"):
+        load(arrays, memmap=tmp_path / "flat")
+
+
+def test_columns_larger_than_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, source, _ = made("ogbench", tmp_path)
+    monkeypatch.setattr("offline_losses.adapters.memory.free_memory", lambda: 10)
+    with pytest.raises(MemoryError, match=r"^load_ogbench: .*expected room for .* GB of columns.*with memmap="):
+        load(source)
+
+
+def test_a_file_that_is_damaged_inside(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = d4rl(observations=rng.normal(size=(9, 500)), next_observations=None)
+    np.savez(tmp_path / "set.npz", **{**arrays, "terminals": np.arange(9) == 8})
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for key, value in arrays.items():
+            file.create_dataset(key, data=value, **({"compression": "gzip"} if key == "observations" else {}))
+    for name, load in (("set.npz", load_ogbench), ("set.hdf5", load_d4rl)):
+        content = bytearray((tmp_path / name).read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 1000] = bytes(1000)
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{load.__name__}: source: expected an .* file .*, as to observations"):
+            load(tmp_path / name)
+
+
+def test_arrays_stored_by_columns(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "set.npz", **{**ogbench(), "observations": np.asfortranarray(np.tile(ogbench()["observations"], 3))}
+    )
+    assert load_ogbench(tmp_path / "set.npz")["observation"][:, 2].tolist() == [0, 1, 2, 10, 11, 20, 21, 22, 23]
+
+
+@POSIX
+def test_killed_at_any_moment_the_next_load_is_right(tmp_path: Path) -> None:
+    load, source, _ = made("ogbench", tmp_path)
+    whole, write = load(source), mapped.Files.write
+
+    def slow() -> None:
+        def pausing(files: mapped.Files, path: Any, block: Any) -> None:
+            time.sleep(0.01)
+            write(files, path, block)
+
+        mapped.Files.write = pausing  # type: ignore[method-assign]
+        load(source, memmap=tmp_path / "flat")
+
+    for moment in np.random.default_rng(0).uniform(0, 0.1, 10):
+        victim = multiprocessing.get_context("fork").Process(target=slow)
+        victim.start()
+        time.sleep(moment)
+        os.kill(victim.pid or 0, signal.SIGKILL)
+        victim.join()
+        if (tmp_path / "flat").exists():
+            assert equal(TensorDict.load_memmap(tmp_path / "flat"), whole)
+    assert equal(load(source, memmap=tmp_path / "flat"), whole)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["d4rl", "ogbench"])
+def test_streaming_takes_little_memory(kind: str, tmp_path: Path) -> None:
+    """Of 100 MB of columns no more than flags, places and a few blocks are held."""
+    steps = 300_000
+    arrays = {
+        "observations": np.zeros((steps, 40), np.float32),
+        "actions": np.zeros((steps, 1), np.float32),
+        "rewards": np.zeros(steps, np.float32),
+        "terminals": np.arange(steps) % 1000 == 999,
+    }
+    if kind == "ogbench":
+        np.savez_compressed(tmp_path / "set.npz", **arrays)
+    else:
+        with h5py.File(tmp_path / "set.hdf5", "w") as file:
+            for key, value in arrays.items():
+                file.create_dataset(key, data=value, compression="gzip")
+    del arrays
+
+    def child() -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        load, name = (load_ogbench, "set.npz") if kind == "ogbench" else (load_d4rl, "set.hdf5")
+        load(tmp_path / name, memmap=tmp_path / "flat")
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        os._exit(0 if grown < 40_000 else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
