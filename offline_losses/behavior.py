@@ -20,7 +20,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import mean_size, reduce, select, summed, times, upcast
+from offline_losses._core.reduce import check_size, mean_size, reduce, select, summed, times, upcast
 from offline_losses.targets import bellman_target
 
 
@@ -74,9 +74,8 @@ def ddpg_bc_loss(
     """
     check_values("ddpg_bc_loss", q=q, log_prob=log_prob)
     check_tail("ddpg_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
-    check_knob("ddpg_bc_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
-    check_knob("ddpg_bc_loss", "epsilon", epsilon, 0.0)
-    check_knob("ddpg_bc_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
+    check_knob("ddpg_bc_loss", "bc_weight", bc_weight, 0.0, bounds="[)", shapes=[q.shape])
+    check_size("ddpg_bc_loss", epsilon, normalizer, q.shape)
     value, imitation = select(mask, upcast(q)), select(mask, upcast(log_prob))
     loss = -value / mean_size(value, mask, epsilon, normalizer) - times(bc_weight, imitation)
     return reduce(loss, mask, weight, reduction, denominator)
@@ -142,9 +141,8 @@ def rebrac_policy_loss(
     check_float("rebrac_policy_loss", q=q)
     check_rows("rebrac_policy_loss", policy_action=policy_action, q=q)
     check_tail("rebrac_policy_loss", q.shape, q.shape, mask, weight, reduction, denominator)
-    check_knob("rebrac_policy_loss", "bc_weight", bc_weight, 0.0, bounds="[)")
-    check_knob("rebrac_policy_loss", "epsilon", epsilon, 0.0)
-    check_knob("rebrac_policy_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
+    check_knob("rebrac_policy_loss", "bc_weight", bc_weight, 0.0, bounds="[)", shapes=[q.shape])
+    check_size("rebrac_policy_loss", epsilon, normalizer, q.shape)
     value = select(mask, upcast(q))
     distance = _squared_distance(policy_action, data_action, mask)
     loss = times(bc_weight, distance) - value / mean_size(value, mask, epsilon, normalizer)
@@ -209,8 +207,8 @@ def rebrac_target(
     check_axis("rebrac_target", "next_policy_action", next_policy_action, "dimension")
     check_rows("rebrac_target", next_policy_action=next_policy_action, reward=reward)
     check_flags("rebrac_target", reward.shape, terminated=terminated, done=done)
-    check_knob("rebrac_target", "bc_weight", bc_weight, 0.0, bounds="[)")
-    check_knob("rebrac_target", "discount", discount, 0.0, 1.0, "[]", reward.shape)
+    check_knob("rebrac_target", "bc_weight", bc_weight, 0.0, bounds="[)", shapes=[reward.shape])
+    check_knob("rebrac_target", "discount", discount, 0.0, 1.0, "[]", [reward.shape])
     distance = _squared_distance(next_policy_action, next_data_action, ~(terminated | done))
     target = bellman_target(reward, upcast(next_value) - times(bc_weight, distance), terminated, discount=discount)
     return target.to(summed(reward, next_value, next_policy_action, next_data_action))

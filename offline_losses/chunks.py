@@ -12,7 +12,7 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, check_float, check_rows, check_sequence
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
-from offline_losses._core.reduce import summed, times, upcast
+from offline_losses._core.reduce import over_steps, summed, times, upcast
 from offline_losses.recurrence import discounted_recurrence, done_or_zero
 
 
@@ -61,7 +61,7 @@ def chunk_return(
     check_sequence("chunk_return", discount, {"reward": reward}, terminated=terminated, done=done)
     check_float("chunk_return", next_value=next_value)
     check_rows("chunk_return", reward=reward, next_value=next_value)
-    end = sequence_end(done)
+    discount, end = over_steps(discount, reward), sequence_end(done)
     exists = end.cumsum(-1) - end.long() == 0
     bootstrap = torch.where(end & exists & ~terminated, upcast(next_value).unsqueeze(-1), 0.0)
     b = torch.where(exists, upcast(reward), 0.0) + times(discount, bootstrap)

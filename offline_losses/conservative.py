@@ -6,7 +6,6 @@ are unweighted: multiply by α yourself, or let `cql_lagrange_losses` find it.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ from offline_losses._core.checks import (
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, select_rows, upcast
+from offline_losses._core.reduce import over_elements, promoted, reduce, scalar, select, select_rows, upcast
 from offline_losses.entropic import soft_value
 
 
@@ -93,10 +92,11 @@ def cql_logsumexp_penalty(
         [Lineage](../lineage/conservative.md#cql_logsumexp_penalty).
     """
     _check_penalty("cql_logsumexp_penalty", q_candidates, q_data, log_density, mask, weight, reduction, denominator)
-    check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0)
+    shapes = [(q_candidates if log_density is None else log_density).shape[:-1], q_data.shape]
+    check_knob("cql_logsumexp_penalty", "temperature", temperature, 0.0, shapes=shapes)
     q = select_rows(mask, upcast(q_candidates))
     density = None if log_density is None else select_rows(mask, upcast(log_density).expand(q.shape))
-    value = soft_value(q, log_density=density, temperature=temperature)
+    value = soft_value(q, log_density=density, temperature=over_elements(temperature, q_data))
     return reduce(_gap(q, value, select(mask, upcast(q_data))), mask, weight, reduction, denominator)
 
 
@@ -208,9 +208,9 @@ def cql_lagrange_losses(
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
     check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)
     check_tail("cql_lagrange_losses", gap.shape, gap.shape, mask, weight, reduction, denominator)
-    check_knob("cql_lagrange_losses", "threshold", threshold, -math.inf)
-    check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0)
-    check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0, bounds="(]")
+    check_knob("cql_lagrange_losses", "threshold", threshold, -torch.inf, shapes=[gap.shape])
+    check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0, shapes=[gap.shape])
+    check_knob("cql_lagrange_losses", "max_multiplier", max_multiplier, 0.0, bounds="(]", shapes=[gap.shape])
     check_option("cql_lagrange_losses", "threshold_on", threshold_on, ("weighted_gap", "gap"))
     log_alpha = upcast(log_multiplier)
     bound = scalar(max_multiplier, log_alpha).log()

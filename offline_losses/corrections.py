@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from offline_losses._core.checks import Knob, check_knob, check_sequence
+from offline_losses._core.checks import Knob, check_knob, check_sequence, of_steps
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, times, upcast
+from offline_losses._core.reduce import over_steps, scalar, summed, times, upcast
 from offline_losses.recurrence import discounted_recurrence, done_or_zero, td_error
 
 
@@ -74,8 +74,9 @@ def trace_return(
     """
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("trace_return", discount, values, terminated=terminated, done=done)
-    check_knob("trace_return", "trace", trace, 0.0, math.inf, "[)", reward.shape)
-    check_knob("trace_return", "ratio", ratio, 0.0, math.inf, "[)", reward.shape)
+    check_knob("trace_return", "trace", trace, 0.0, math.inf, "[)", of_steps(reward))
+    check_knob("trace_return", "ratio", ratio, 0.0, math.inf, "[)", of_steps(reward))
+    discount, trace, ratio = (over_steps(x, reward) for x in (discount, trace, ratio))
     delta = td_error(reward, value, next_value, terminated, discount)
     following = discounted_recurrence(times(ratio, delta), discount * trace, done_or_zero(done, discount, trace))
     return (upcast(value) + following).to(summed(reward, value, next_value))
@@ -134,7 +135,8 @@ def retrace_return(
     """
     values = {"reward": reward, "q_data": q_data, "next_value": next_value, "log_ratio": log_ratio}
     check_sequence("retrace_return", discount, values, terminated=terminated, done=done)
-    check_knob("retrace_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
+    check_knob("retrace_return", "lambda_", lambda_, 0.0, 1.0, "[]", of_steps(reward))
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     delta = td_error(reward, q_data, next_value, terminated, discount)
     trace = bounded_ratio(next_in_episode(log_ratio, done), 1.0)
     following = summed_errors(delta, trace, done, discount, lambda_)
@@ -194,7 +196,8 @@ def tree_backup_return(
     """
     values = {"reward": reward, "q_data": q_data, "next_value": next_value, "log_prob": log_prob}
     check_sequence("tree_backup_return", discount, values, terminated=terminated, done=done)
-    check_knob("tree_backup_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
+    check_knob("tree_backup_return", "lambda_", lambda_, 0.0, 1.0, "[]", of_steps(reward))
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     delta = td_error(reward, q_data, next_value, terminated, discount)
     trace = next_in_episode(log_prob, done).exp()
     following = summed_errors(delta, trace, done, discount, lambda_)

@@ -12,18 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from offline_losses._core.checks import (
-    Knob,
-    check_axis,
-    check_float,
-    check_knob,
-    check_shape,
-    check_values,
-    present,
-)
+from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values, present
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
-from offline_losses._core.reduce import in_double, scalar, summed, upcast
+from offline_losses._core.reduce import in_double, over_rows, scalar, summed, upcast
 
 
 @public
@@ -111,8 +103,8 @@ def tanh_gaussian_log_prob(
             f"action={describe(action)} and pre_tanh={describe(pre_tanh)}. "
             f"Pass pre_tanh for a fresh sample, action for data."
         )
-    check_knob("tanh_gaussian_log_prob", "margin", margin, 0.0, 1.0)
     _check_gaussian("tanh_gaussian_log_prob", mean, log_std, **present(action=action, pre_tanh=pre_tanh))
+    check_knob("tanh_gaussian_log_prob", "margin", margin, 0.0, 1.0, shapes=[mean.shape[:-1]])
     if pre_tanh is not None:
         x, dtype = upcast(pre_tanh), summed(mean, log_std, pre_tanh)
         bound = torch.finfo(x.dtype).max / 4  # beyond it softplus is infinite, and the density zero whatever the slope
@@ -120,7 +112,7 @@ def tanh_gaussian_log_prob(
         log_slope = 2 * (math.log(2) - inside - softplus(-2 * inside))
     else:
         assert action is not None
-        a = upcast(action)
+        a, margin = upcast(action), over_rows(margin)
         border = scalar(1 - margin, a)
         limit = torch.minimum(border, scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
         inside, dtype = torch.clamp(a, -limit, limit), summed(mean, log_std, action)

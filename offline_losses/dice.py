@@ -78,7 +78,7 @@ def opti_dice_loss(
     values = {"value": value, "next_value": next_value, "initial_value": initial_value, "reward": reward}
     check_branches("opti_dice_loss", values, terminated, discount, mask, weight, reduction, denominator)
     check_divergence("opti_dice_loss", divergence)
-    check_price("opti_dice_loss", temperature, max_exponent)
+    check_price("opti_dice_loss", temperature, max_exponent, value.shape)
     first, error = terms(values, terminated, discount, mask)
     worth = temperature * conjugate(error / temperature, divergence, max_exponent)
     return reduce(first + worth, mask, weight, reduction, denominator)
@@ -142,5 +142,6 @@ def smodice_loss(
     values = {"value": value, "next_value": next_value, "initial_value": initial_value, "reward": reward}
     check_branches("smodice_loss", values, terminated, discount, mask, weight, reduction, denominator)
     check_knob("smodice_loss", "temperature", temperature, 0.0)
+    check_knob("smodice_loss", "discount", discount, 0.0, 1.0, "[]")  # its mean is one of all runs
     first, error = terms(values, terminated, discount, mask)
     return reduce(first + temperature * log_mean_exp(error / temperature, mask), mask, weight, reduction, denominator)

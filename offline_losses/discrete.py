@@ -22,7 +22,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select, summed, times, upcast
+from offline_losses._core.reduce import over_rows, promoted, reduce, scalar, select, summed, times, upcast
 from offline_losses.targets import bellman_target
 
 
@@ -76,7 +76,7 @@ def discrete_sac_loss(
     check_axis("discrete_sac_loss", "logits", logits, "action")
     batch = q.shape[:-1]
     check_tail("discrete_sac_loss", batch, batch, mask, weight, reduction, denominator)
-    check_knob("discrete_sac_loss", "temperature", temperature, 0.0, bounds="[)")
+    check_knob("discrete_sac_loss", "temperature", temperature, 0.0, bounds="[)", shapes=[batch])
     rows = None if mask is None else mask.unsqueeze(-1)
     value = _soft_expectation(select(rows, upcast(logits)), select(rows, upcast(q)), temperature)
     return reduce(-value, mask, weight, reduction, denominator)
@@ -131,8 +131,8 @@ def discrete_soft_target(
     check_axis("discrete_soft_target", "next_q", next_q, "action")
     check_rows("discrete_soft_target", next_q=next_q, reward=reward)
     check_flags("discrete_soft_target", reward.shape, terminated=terminated)
-    check_knob("discrete_soft_target", "temperature", temperature, 0.0, bounds="[)")
-    check_knob("discrete_soft_target", "discount", discount, 0.0, 1.0, "[]", reward.shape)
+    check_knob("discrete_soft_target", "temperature", temperature, 0.0, bounds="[)", shapes=[reward.shape])
+    check_knob("discrete_soft_target", "discount", discount, 0.0, 1.0, "[]", [reward.shape])
     follows = ~terminated.unsqueeze(-1)
     value = _soft_expectation(select(follows, upcast(next_logits)), select(follows, upcast(next_q)), temperature)
     target = bellman_target(reward, value, terminated, discount=discount)
@@ -183,9 +183,9 @@ def munchausen_reward(
         code bounds it above by 1: see [Lineage](../lineage/discrete.md#munchausen_reward).
     """
     check_values("munchausen_reward", reward=reward, log_prob=log_prob)
-    check_knob("munchausen_reward", "temperature", temperature, 0.0, bounds="[)")
-    check_knob("munchausen_reward", "bonus_weight", bonus_weight, 0.0, 1.0, "[]")
-    check_knob("munchausen_reward", "min_bonus", min_bonus, -math.inf, 0.0, "(]")
+    check_knob("munchausen_reward", "temperature", temperature, 0.0, bounds="[)", shapes=[reward.shape])
+    check_knob("munchausen_reward", "bonus_weight", bonus_weight, 0.0, 1.0, "[]", [reward.shape])
+    check_knob("munchausen_reward", "min_bonus", min_bonus, -math.inf, 0.0, "(]", [reward.shape])
     bonus = times(temperature, upcast(log_prob))
     bonus = torch.where(bonus > 0, 0.0, torch.where(bonus < min_bonus, scalar(min_bonus, bonus), bonus))
     return (upcast(reward) + times(bonus_weight, bonus)).to(promoted(reward, log_prob))
@@ -224,7 +224,7 @@ def advantage_learning_reward(reward: Tensor, q_data: Tensor, value: Tensor, *, 
         Bellemare, Ostrovski, Guez, Thomas and Munos, Increasing the Action Gap, arXiv:1512.04860 (advantage learning).
     """
     check_values("advantage_learning_reward", reward=reward, q_data=q_data, value=value)
-    check_knob("advantage_learning_reward", "bonus_weight", bonus_weight, 0.0, 1.0, "[]")
+    check_knob("advantage_learning_reward", "bonus_weight", bonus_weight, 0.0, 1.0, "[]", [reward.shape])
     gap = upcast(value) - upcast(q_data)
     return (upcast(reward) - times(bonus_weight, gap)).to(promoted(reward, q_data, value))
 
@@ -232,11 +232,11 @@ def advantage_learning_reward(reward: Tensor, q_data: Tensor, value: Tensor, *, 
 def _soft_expectation(
     logits: Tensor,  # [*batch, N]
     q: Tensor,  # [*batch, N]
-    temperature: Knob,  # []
+    temperature: Knob,  # [] or [*batch]
 ) -> Tensor:
     """Mean of Q − T log π under the policy; 0 without an action."""
     some = (logits != -torch.inf).any(-1, keepdim=True)
     log_p = torch.where(some, torch.where(some, logits, 0.0).log_softmax(-1), -torch.inf)
     p = log_p.exp()
     taken = p > 0
-    return (p * (torch.where(taken, q, 0.0) - temperature * torch.where(taken, log_p, 0.0))).sum(-1)
+    return (p * (torch.where(taken, q, 0.0) - over_rows(temperature) * torch.where(taken, log_p, 0.0))).sum(-1)

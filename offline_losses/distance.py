@@ -21,7 +21,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, select_rows, summed, times, upcast, widest
+from offline_losses._core.reduce import over_rows, reduce, select_rows, summed, times, upcast, widest
 from offline_losses._core.sharded import is_sharded
 
 CHUNK = 8192
@@ -88,14 +88,14 @@ def mmd_penalty(
     check_option(name, "kernel", kernel, ("gaussian", "laplacian"))
     check_option(name, "estimator", estimator, ("biased", "unbiased"))
     _check_samples(name, 2 if estimator == "unbiased" else 1, policy_action=policy_action, data_action=data_action)
-    check_knob(name, "bandwidth", bandwidth, 0.0)
     batch = policy_action.shape[:-2]
+    check_knob(name, "bandwidth", bandwidth, 0.0, shapes=[batch])
     check_tail(name, batch, batch, mask, weight, reduction, denominator)
     states = None if mask is None else mask.unsqueeze(-1)
     x, y = (select_rows(states, each) for each in widest(policy_action, data_action))
 
     def mean_kernel(x: Tensor, y: Tensor) -> Tensor:
-        difference = (x.unsqueeze(-2) - y.unsqueeze(-3)) / bandwidth
+        difference = (x.unsqueeze(-2) - y.unsqueeze(-3)) / over_rows(bandwidth, 3)
         exponent = difference.square().sum(-1) / 2 if kernel == "gaussian" else difference.abs().sum(-1)
         return (-exponent).exp().flatten(-2).mean(-1)
 

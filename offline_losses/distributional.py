@@ -15,14 +15,12 @@ from offline_losses._core.checks import (
     check_knob,
     check_option,
     check_prediction,
-    check_samples,
-    check_support,
     check_tail,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, scalar, select_rows, times, upcast, widest
+from offline_losses._core.reduce import over_rows, promoted, reduce, scalar, select_rows, times, upcast, widest
 from offline_losses._core.sharded import beside
-from offline_losses._core.support import divided, normal_mass
+from offline_losses._core.support import check_samples, check_support, divided, normal_mass
 
 
 @public
@@ -91,9 +89,9 @@ def hl_gauss(value: Tensor, support: Tensor, *, sigma_to_bin_ratio: Knob = 0.75)
         Imani and White, arXiv:1806.04613; Farebrother et al., Stop Regressing, arXiv:2403.03950, with the ratio 0.75.
     """
     check_support("hl_gauss", support, value=value)
-    check_knob("hl_gauss", "sigma_to_bin_ratio", sigma_to_bin_ratio, 0.0)
+    check_knob("hl_gauss", "sigma_to_bin_ratio", sigma_to_bin_ratio, 0.0, shapes=[value.shape])
     x, z = widest(value, support)
-    return normal_mass(x, z, sigma_to_bin_ratio).to(promoted(value, support))
+    return normal_mass(x, z, over_rows(sigma_to_bin_ratio)).to(promoted(value, support))
 
 
 @public
@@ -267,14 +265,14 @@ def quantile_huber_loss(
     """
     check_samples("quantile_huber_loss", prediction, target, quantile)
     check_tail("quantile_huber_loss", prediction.shape[:-1], target.shape[:-1], mask, weight, reduction, denominator)
-    check_knob("quantile_huber_loss", "delta", delta, 0.0)
+    check_knob("quantile_huber_loss", "delta", delta, 0.0, shapes=[target.shape[:-1], prediction.shape[:-1]])
     check_option("quantile_huber_loss", "divide_by_delta", divide_by_delta, (False, True))
     x, y = select_rows(mask, upcast(prediction)), select_rows(mask, upcast(target.detach()))
     u = y.unsqueeze(-2) - x.unsqueeze(-1)
     if quantile is None:
         quantile = (beside(torch.arange(x.shape[-1], dtype=x.dtype, device=x.device), x) + 0.5) / x.shape[-1]
     level = select_rows(mask if quantile.ndim > 1 else None, upcast(quantile)).unsqueeze(-1)
-    size, kink = u.abs(), scalar(delta, u)
+    size, kink = u.abs(), scalar(over_rows(delta, 2), u)
     clipped = minimum(size, kink)
     loss = (level - (u < 0).to(u)).abs() * (clipped * (size - clipped / 2) / (kink if divide_by_delta else 1.0))
     return reduce(loss.mean(-1).sum(-1), mask, weight, reduction, denominator)

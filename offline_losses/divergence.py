@@ -206,7 +206,7 @@ def sampled_kl_penalty(
     check_values("sampled_kl_penalty", log_prob=log_prob, reference_log_prob=reference_log_prob)
     check_tail("sampled_kl_penalty", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     check_option("sampled_kl_penalty", "estimator", estimator, ("k1", "k2", "k3"))
-    check_knob("sampled_kl_penalty", "max_exponent", max_exponent, 0.0, 50.0, "(]")
+    check_knob("sampled_kl_penalty", "max_exponent", max_exponent, 0.0, 50.0, "(]", [log_prob.shape])
     policy, reference = select(mask, upcast(log_prob)), select(mask, upcast(reference_log_prob))
     excluded = (policy == -torch.inf) & (reference == -torch.inf)
     x = torch.where(excluded, 0.0, policy) - torch.where(excluded, 0.0, reference)

@@ -112,7 +112,7 @@ def ensemble_mix(q: Tensor, *, lambda_: Knob = 0.75) -> Tensor:
         equation 13.
     """
     check_critics("ensemble_mix", q=q)
-    check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]")
+    check_knob("ensemble_mix", "lambda_", lambda_, 0.0, 1.0, "[]", [q.shape[1:]])
     critics = upcast(q)
     return (lambda_ * critics.amin(0) + (1 - lambda_) * critics.amax(0)).to(q.dtype)
 

@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
     present,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, summed, upcast
+from offline_losses._core.reduce import over_rows, promoted, summed, upcast
 
 
 @public
@@ -155,7 +155,7 @@ def _scaled(
     function: str,
     q: Tensor,  # [*batch, N]
     log_density: Tensor | None,  # [*batch, N]
-    temperature: Knob,  # []
+    temperature: Knob,  # [] or [*batch]
     mask: Tensor | None,  # [*batch, N]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q/T − log μ less the best candidate's, which candidates count, T times that of the best, which rows have any.
@@ -164,6 +164,7 @@ def _scaled(
     so far below it that its exponential is zero does not count and is 0 here: zero times infinity would be NaN.
     """
     check_candidates(function, "q", q, log_density, temperature)
+    temperature = over_rows(temperature)
     check_flags(function, q.shape, **present(mask=mask))
     value = upcast(q) if mask is None else torch.where(mask, upcast(q), -torch.inf)
     if log_density is not None:
@@ -199,4 +200,5 @@ def check_candidates(function: str, argument: str, q: Tensor, log_density: Tenso
     else:
         check_prediction(function, **{argument: q, "log_density": log_density})
     check_axis(function, argument, q, "candidate")
-    check_knob(function, "temperature", temperature, 0.0)
+    shapes = [(q if log_density is None else log_density).shape[:-1], q.shape[:-1]]
+    check_knob(function, "temperature", temperature, 0.0, shapes=shapes)

@@ -65,7 +65,7 @@ def mpo_weights(q: Tensor, *, temperature: Knob = 1.0) -> Tensor:
     """
     check_float("mpo_weights", q=q)
     check_axis("mpo_weights", "q", q, "sample")
-    check_knob("mpo_weights", "temperature", temperature, 0.0)
+    check_knob("mpo_weights", "temperature", temperature, 0.0, shapes=[q.shape[:-1]])
     return softmax_weights(q, temperature=temperature)
 
 
@@ -121,7 +121,7 @@ def mpo_temperature_loss(
     check_axis("mpo_temperature_loss", "q", q, "sample")
     batch = q.shape[:-1]
     check_tail("mpo_temperature_loss", batch, batch, mask, weight, reduction, denominator)
-    check_knob("mpo_temperature_loss", "max_kl", max_kl, 0.0)
+    check_knob("mpo_temperature_loss", "max_kl", max_kl, 0.0, shapes=[batch])
     value = select(None if mask is None else mask.unsqueeze(-1), upcast(q.detach()))
     exists = value != -torch.inf
     logarithm, limits = upcast(log_temperature), torch.finfo(upcast(log_temperature).dtype)

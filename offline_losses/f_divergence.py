@@ -118,7 +118,7 @@ def f_conjugate(y: Tensor, *, divergence: Divergence = "soft_chi_square", max_ex
     """
     check_float("f_conjugate", y=y)
     check_divergence("f_conjugate", divergence)
-    check_knob("f_conjugate", "max_exponent", max_exponent, 0.0, 50.0, "(]")
+    check_knob("f_conjugate", "max_exponent", max_exponent, 0.0, 50.0, "(]", [y.shape])
     return conjugate(upcast(y), divergence, max_exponent).to(y.dtype)
 
 
@@ -165,7 +165,7 @@ def dice_weights(
     """
     check_float("dice_weights", advantage=advantage)
     check_divergence("dice_weights", divergence)
-    check_price("dice_weights", temperature, max_exponent)
+    check_price("dice_weights", temperature, max_exponent, advantage.shape)
     y = upcast(advantage.detach()) / temperature
     if divergence == "kl":
         w = up_to(y - 1, max_exponent)[0].exp()
@@ -188,9 +188,9 @@ def conjugate(y: Tensor, divergence: Divergence, max_exponent: Knob) -> Tensor:
     return torch.where(low == near, above_tangent(near) + near, low.exp() - 1) + high + high.square() / 2
 
 
-def check_price(function: str, temperature: Knob, max_exponent: Knob) -> None:
-    check_knob(function, "temperature", temperature, 0.0)
-    check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]")
+def check_price(function: str, temperature: Knob, max_exponent: Knob, batch: torch.Size) -> None:
+    check_knob(function, "temperature", temperature, 0.0, shapes=[batch])
+    check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]", [batch])
 
 
 def check_divergence(function: str, divergence: Divergence) -> None:

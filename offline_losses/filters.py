@@ -28,7 +28,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.episodes import episode_total, first_total, sequence_start
 from offline_losses._core.public import public
 from offline_losses._core.ranking import best_episodes
-from offline_losses._core.reduce import promoted, scalar, select, summed, total, upcast
+from offline_losses._core.reduce import over_rows, over_steps, promoted, scalar, select, summed, total, upcast
 
 
 class ObservationStatistics(NamedTuple):
@@ -71,7 +71,7 @@ def episode_return(reward: Tensor, done: Tensor, *, discount: Knob = 1.0) -> Ten
         a trajectory).
     """
     check_sequence("episode_return", discount, {"reward": reward}, done=done)
-    return episode_total(reward, done, discount).to(summed(reward))
+    return episode_total(reward, done, over_steps(discount, reward)).to(summed(reward))
 
 
 @public
@@ -244,5 +244,7 @@ def normalize_observation(observation: Tensor, mean: Tensor, std: Tensor, *, eps
     check_float("normalize_observation", observation=observation, mean=mean, std=std)
     check_axis("normalize_observation", "observation", observation, "dimension")
     check_shape("normalize_observation", "one observation", observation.shape[-1:], mean=mean, std=std)
-    check_knob("normalize_observation", "epsilon", epsilon, 0.0)
-    return ((upcast(observation) - upcast(mean)) / (upcast(std) + epsilon)).to(promoted(observation, mean, std))
+    check_knob("normalize_observation", "epsilon", epsilon, 0.0, shapes=[observation.shape[:-1]])
+    return ((upcast(observation) - upcast(mean)) / (upcast(std) + over_rows(epsilon))).to(
+        promoted(observation, mean, std)
+    )

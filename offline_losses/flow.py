@@ -159,7 +159,7 @@ def distillation_loss(
     """
     check_actions("distillation_loss", {"q": q}, policy_action=policy_action, target=target)
     check_tail("distillation_loss", q.shape, q.shape, mask, weight, reduction, denominator)
-    check_knob("distillation_loss", "distillation_weight", distillation_weight, 0.0, bounds="[)")
+    check_knob("distillation_loss", "distillation_weight", distillation_weight, 0.0, bounds="[)", shapes=[q.shape])
     error = select_rows(mask, upcast(policy_action) - upcast(target.detach()))
     loss = times(distillation_weight, error.square().mean(-1)) - select(mask, upcast(q))
     return reduce(loss, mask, weight, reduction, denominator)

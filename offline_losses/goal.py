@@ -101,7 +101,7 @@ def hindsight_goals(
     check_integers("hindsight_goals", "index", index.shape, episode_end=episode_end, random_index=random_index)
     check_float("hindsight_goals", uniform=uniform)
     check_shape("hindsight_goals", "two numbers for each row", torch.Size([*index.shape, 2]), uniform=uniform)
-    _check_shares(current_share, future_share, future, discount)
+    _check_shares(current_share, future_share, future, discount, index.shape)
     kind, u = upcast(uniform).unbind(-1)
     left = (episode_end - index).to(u.dtype)
     if future == "uniform":
@@ -155,7 +155,7 @@ def goal_reward(
         Levine, OGBench, arXiv:2410.20092.
     """
     check_float("goal_reward", distance=distance)
-    check_knob("goal_reward", "threshold", threshold, 0.0, bounds="[)")
+    check_knob("goal_reward", "threshold", threshold, 0.0, bounds="[)", shapes=[distance.shape])
     check_option("goal_reward", "kind", kind, ("step_cost", "success"))
     reached = upcast(distance) <= threshold
     reward = reached.to(distance.dtype)
@@ -209,9 +209,9 @@ def hierarchical_advantages(
     )
 
 
-def _check_shares(current_share: Knob, future_share: Knob, future: str, discount: Knob) -> None:
-    check_knob("hindsight_goals", "current_share", current_share, 0.0, 1.0, "[]")
-    check_knob("hindsight_goals", "future_share", future_share, 0.0, 1.0, "[]")
+def _check_shares(current_share: Knob, future_share: Knob, future: str, discount: Knob, batch: torch.Size) -> None:
+    check_knob("hindsight_goals", "current_share", current_share, 0.0, 1.0, "[]", [batch])
+    check_knob("hindsight_goals", "future_share", future_share, 0.0, 1.0, "[]", [batch])
     if not isinstance(current_share, Tensor) and not isinstance(future_share, Tensor):
         both = current_share + future_share
         if both > 1 and not math.isclose(both, 1.0):
@@ -219,4 +219,4 @@ def _check_shares(current_share: Knob, future_share: Knob, future: str, discount
             expected = f"at most {1 - current_share:.6g} beside a current_share of {current_share}"
             refuse(ValueError, "hindsight_goals", "future_share", expected, f"{future_share}", mend)
     check_option("hindsight_goals", "future", future, ("geometric", "truncated_geometric", "uniform"))
-    check_knob("hindsight_goals", "discount", discount, 0.0, 1.0, "[)")
+    check_knob("hindsight_goals", "discount", discount, 0.0, 1.0, "[)", [batch])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, Reduction, check_actions, check_knob, check_tail, check_values
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, reduce, select, select_rows, times, upcast
+from offline_losses._core.reduce import over_rows, promoted, reduce, select, select_rows, times, upcast
 from offline_losses._core.root import root
 
 
@@ -53,8 +53,9 @@ def guided_field(unconditional: Tensor, conditional: Tensor, *, guidance_scale: 
         [Lineage](../lineage/guidance.md#guided_field).
     """
     check_values("guided_field", unconditional=unconditional, conditional=conditional)
-    check_knob("guided_field", "guidance_scale", guidance_scale, -math.inf)
-    field = times(1 - guidance_scale, upcast(unconditional)) + times(guidance_scale, upcast(conditional))
+    check_knob("guided_field", "guidance_scale", guidance_scale, -math.inf, shapes=[unconditional.shape[:-1]])
+    scale = over_rows(guidance_scale)
+    field = times(1 - scale, upcast(unconditional)) + times(scale, upcast(conditional))
     return field.to(promoted(unconditional, conditional))
 
 

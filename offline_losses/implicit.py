@@ -67,7 +67,7 @@ def gumbel_loss(
     """
     check_prediction("gumbel_loss", prediction=prediction, target=target)
     check_tail("gumbel_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    _check_exponent("gumbel_loss", temperature, max_exponent)
+    _check_exponent("gumbel_loss", temperature, max_exponent, [target.shape, prediction.shape])
     z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
     return reduce(above_tangent(z) + (z.exp() - 1) * excess, mask, weight, reduction, denominator)
 
@@ -123,7 +123,7 @@ def exponential_value_loss(
     """
     check_prediction("exponential_value_loss", prediction=prediction, target=target)
     check_tail("exponential_value_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    _check_exponent("exponential_value_loss", temperature, max_exponent)
+    _check_exponent("exponential_value_loss", temperature, max_exponent, [target.shape, prediction.shape])
     z, excess = up_to(residual(prediction, target, mask) / temperature, max_exponent)
     return reduce(z.exp() * (1 + excess) + _price(prediction, temperature, mask), mask, weight, reduction, denominator)
 
@@ -175,7 +175,7 @@ def sparse_value_loss(
     """
     check_prediction("sparse_value_loss", prediction=prediction, target=target)
     check_tail("sparse_value_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    check_knob("sparse_value_loss", "temperature", temperature, 0.0)
+    check_knob("sparse_value_loss", "temperature", temperature, 0.0, shapes=[target.shape, prediction.shape])
     t = (1 + residual(prediction, target, mask) / (2 * temperature)).relu()
     return reduce(t.square() + _price(prediction, temperature, mask), mask, weight, reduction, denominator)
 
@@ -209,7 +209,7 @@ def sparse_weights(advantage: Tensor, *, temperature: Knob = 1.0) -> Tensor:
         Xu et al., arXiv:2303.15810. Their code takes relu(A): see [Lineage](../lineage/implicit.md#sparse_weights).
     """
     check_float("sparse_weights", advantage=advantage)
-    check_knob("sparse_weights", "temperature", temperature, 0.0)
+    check_knob("sparse_weights", "temperature", temperature, 0.0, shapes=[advantage.shape])
     return (1 + upcast(advantage) / (2 * temperature)).relu().detach().to(advantage.dtype)
 
 
@@ -262,15 +262,16 @@ def binary_expectile_loss(
     """
     check_prediction("binary_expectile_loss", logits=logits, target=target)
     check_tail("binary_expectile_loss", logits.shape, target.shape, mask, weight, reduction, denominator)
-    check_knob("binary_expectile_loss", "expectile", expectile, 0.0, 1.0, "()", logits.shape[-1:], logits.shape)
+    shapes = [logits.shape[-1:], target.shape, logits.shape]
+    check_knob("binary_expectile_loss", "expectile", expectile, 0.0, 1.0, "()", shapes)
     x, y = select(mask, upcast(logits)), select(mask, upcast(target.detach()))
     cross_entropy = -times(y, log_sigmoid(x)) - times(1 - y, log_sigmoid(-x))
     return reduce((expectile - (y < x.sigmoid()).to(x)).abs() * cross_entropy, mask, weight, reduction, denominator)
 
 
-def _check_exponent(function: str, temperature: Knob, max_exponent: Knob) -> None:
-    check_knob(function, "temperature", temperature, 0.0)
-    check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]")  # float32 ends at e^88
+def _check_exponent(function: str, temperature: Knob, max_exponent: Knob, shapes: list[torch.Size]) -> None:
+    check_knob(function, "temperature", temperature, 0.0, shapes=shapes)
+    check_knob(function, "max_exponent", max_exponent, 0.0, 50.0, "(]", shapes)  # float32 ends at e^88
 
 
 def _price(prediction: Tensor, temperature: Knob, mask: Tensor | None) -> Tensor:

@@ -24,10 +24,11 @@ from offline_losses._core.checks import (
     check_sequence,
     check_some,
     check_values,
+    of_steps,
 )
 from offline_losses._core.episodes import OfEpisodes, by_blocks, first_totals, in_blocks, sequence_start
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, select, summed
+from offline_losses._core.reduce import over_steps, scalar, select, summed
 from offline_losses._core.root import root
 from offline_losses._core.scan import solve
 
@@ -83,9 +84,9 @@ def importance_weights(log_ratio: Tensor, done: Tensor, *, max_weight: Knob = ma
     check_values("importance_weights", log_ratio=log_ratio)
     check_axis("importance_weights", "log_ratio", log_ratio, "step")
     check_flags("importance_weights", log_ratio.shape, done=done)
-    check_knob("importance_weights", "max_weight", max_weight, 0.0, bounds="(]")
+    check_knob("importance_weights", "max_weight", max_weight, 0.0, bounds="(]", shapes=of_steps(log_ratio))
     exponent = cumulative_log_weight(log_ratio, done)
-    return clipped(exponent, max_weight).detach().exp().to(summed(log_ratio))
+    return clipped(exponent, over_steps(max_weight, log_ratio)).detach().exp().to(summed(log_ratio))
 
 
 @public

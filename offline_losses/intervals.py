@@ -61,7 +61,7 @@ def normal_interval(value: Tensor, standard_error: Tensor, *, level: Knob = 0.95
         Owen, Monte Carlo Theory, Methods and Examples, 2013.
     """
     check_values("normal_interval", value=value, standard_error=standard_error)
-    check_knob("normal_interval", "level", level, 0.0, 1.0)
+    check_knob("normal_interval", "level", level, 0.0, 1.0, shapes=[value.shape])
     half = torch.special.ndtri((1 + exact(level, value.device)) / 2) * standard_error.double()
     return _around(value, half, summed(value, standard_error))
 
@@ -108,9 +108,9 @@ def empirical_bernstein_interval(
         [Lineage](../lineage/intervals.md#empirical_bernstein_interval).
     """
     check_values("empirical_bernstein_interval", value=value, standard_error=standard_error)
-    check_knob("empirical_bernstein_interval", "count", count, 1.0)
-    check_knob("empirical_bernstein_interval", "spread", spread, 0.0)
-    check_knob("empirical_bernstein_interval", "level", level, 0.0, 1.0)
+    check_knob("empirical_bernstein_interval", "count", count, 1.0, shapes=[value.shape])
+    check_knob("empirical_bernstein_interval", "spread", spread, 0.0, shapes=[value.shape])
+    check_knob("empirical_bernstein_interval", "level", level, 0.0, 1.0, shapes=[value.shape])
     log = torch.log(4 / (1 - exact(level, value.device)))
     half = (2 * log).sqrt() * standard_error.double() + 7 * spread * log / (3 * (count - 1))
     return _around(value, half, summed(value, standard_error))

@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.errors import refuse
 from offline_losses._core.public import public
-from offline_losses._core.reduce import log_sigmoid, reduce, scalar, select, times, upcast
+from offline_losses._core.reduce import log_sigmoid, over_steps, reduce, scalar, select, times, upcast
 from offline_losses.returns import n_step_return
 
 KINDS = ("dpo", "cdpo", "robust_dpo", "exo", "ipo", "hinge", "nca", "bco", "sppo", "apo_zero", "apo_down")
@@ -49,8 +49,7 @@ def preference_loss(
 ) -> Tensor:
     r"""Make the preferred of two answers likelier than the other, by the reference's measure: DPO and its relatives.
 
-    With $c = \beta \log \frac{\pi(y_w \mid x)}{\pi_\text{ref}(y_w \mid x)}$, $r$ likewise of the rejected answer, and
-    $h = c - r$:
+    With $c = \beta \log \frac{\pi(y_w \mid x)}{\pi_\text{ref}(y_w \mid x)}$, $r$ likewise of the rejected, $h = c - r$:
 
     $$\begin{aligned}
     \text{dpo} &\quad -\log \sigma(h) & \text{ipo} &\quad (h - \tfrac12)^2 / \beta^2 \\
@@ -103,7 +102,7 @@ def preference_loss(
     """
     check_values("preference_loss", chosen_log_ratio=chosen_log_ratio, rejected_log_ratio=rejected_log_ratio)
     check_tail("preference_loss", chosen_log_ratio.shape, chosen_log_ratio.shape, mask, weight, reduction, denominator)
-    _check_kind(kind, kl_weight, label_smoothing)
+    _check_kind(kind, kl_weight, label_smoothing, chosen_log_ratio.shape)
     chosen, rejected = select(mask, upcast(chosen_log_ratio)), select(mask, upcast(rejected_log_ratio))
     loss = _preference(kind, kl_weight * chosen, kl_weight * rejected, kl_weight, label_smoothing)
     return reduce(loss, mask, weight, reduction, denominator)
@@ -133,14 +132,15 @@ def _preference(kind: str, c: Tensor, r: Tensor, kl_weight: Knob, e: Knob | None
     return (-c).sigmoid() + r.sigmoid() if kind == "apo_zero" else c.sigmoid() + (-h).sigmoid()
 
 
-def _check_kind(kind: str, kl_weight: Knob, label_smoothing: Knob | None) -> None:
+def _check_kind(kind: str, kl_weight: Knob, label_smoothing: Knob | None, batch: torch.Size) -> None:
     check_option("preference_loss", "kind", kind, KINDS)
-    check_knob("preference_loss", "kl_weight", kl_weight, 0.0)
+    check_knob("preference_loss", "kl_weight", kl_weight, 0.0, shapes=[batch])
     if kind in SMOOTHED:
         if label_smoothing is None:
             mend = "Pass the share of labels that you believe to be wrong, 0.1 for instance."
             refuse(TypeError, "preference_loss", "label_smoothing", f"a number for kind {kind!r}", "None", mend)
-        check_knob("preference_loss", "label_smoothing", label_smoothing, 0.0, 0.5, "()" if kind == "exo" else "[)")
+        bounds = "()" if kind == "exo" else "[)"
+        check_knob("preference_loss", "label_smoothing", label_smoothing, 0.0, 0.5, bounds, [batch])
     elif label_smoothing is not None:
         mend = f"It is used by {', '.join(SMOOTHED)}; of {kind!r} leave it out."
         refuse(ValueError, "preference_loss", "label_smoothing", f"None for kind {kind!r}", f"{label_smoothing}", mend)
@@ -199,7 +199,7 @@ def reward_regression_loss(
     check_values("reward_regression_loss", log_ratio=log_ratio, target=target)
     check_tail("reward_regression_loss", log_ratio.shape, log_ratio.shape, mask, weight, reduction, denominator)
     check_option("reward_regression_loss", "kind", kind, ("rebel", "qrpo"))
-    check_knob("reward_regression_loss", "kl_weight", kl_weight, 0.0)
+    check_knob("reward_regression_loss", "kl_weight", kl_weight, 0.0, shapes=[log_ratio.shape])
     u = select(mask, upcast(target.detach())) - kl_weight * select(mask, upcast(log_ratio))
     if kind == "qrpo":
         b = scalar(kl_weight, u)
@@ -272,9 +272,9 @@ def path_consistency_loss(
     values = {"value": value, "next_value": next_value, "reward": reward, "log_ratio": log_ratio}
     check_sequence("path_consistency_loss", discount, values, terminated=terminated, done=done)
     check_count("path_consistency_loss", "n", n, 1)
-    check_knob("path_consistency_loss", "kl_weight", kl_weight, 0.0)
+    check_knob("path_consistency_loss", "kl_weight", kl_weight, 0.0, shapes=[value.shape[:-1], value.shape])
     check_tail("path_consistency_loss", value.shape, value.shape, mask, weight, reduction, denominator)
     v, following, r, ratio = (select(mask, upcast(x)) for x in values.values())
     end = done if mask is None else done | ~mask | ~pad(mask[..., 1:], (0, 1), value=False)
-    earned = n_step_return(r - kl_weight * ratio, following, terminated, end, n=n, discount=discount)
+    earned = n_step_return(r - over_steps(kl_weight, r) * ratio, following, terminated, end, n=n, discount=discount)
     return reduce((v - earned).square(), mask, weight, reduction, denominator)

@@ -22,7 +22,7 @@ from offline_losses._core.checks import (
     check_values,
 )
 from offline_losses._core.public import public
-from offline_losses._core.reduce import mean_size, reduce, select, times, upcast
+from offline_losses._core.reduce import check_size, mean_size, reduce, select, times, upcast
 
 
 @public
@@ -131,9 +131,8 @@ def td3_bc_loss(
     check_float("td3_bc_loss", q=q)
     check_rows("td3_bc_loss", policy_action=policy_action, q=q)
     check_tail("td3_bc_loss", q.shape, q.shape, mask, weight, reduction, denominator)
-    check_knob("td3_bc_loss", "q_weight", q_weight, 0.0)
-    check_knob("td3_bc_loss", "epsilon", epsilon, 0.0)
-    check_knob("td3_bc_loss", "normalizer", epsilon if normalizer is None else normalizer, 0.0, bounds="[)")
+    check_knob("td3_bc_loss", "q_weight", q_weight, 0.0, shapes=[q.shape])
+    check_size("td3_bc_loss", epsilon, normalizer, q.shape)
     value = select(mask, upcast(q))
     size = mean_size(value, mask, epsilon, normalizer)
     rows = None if mask is None else mask.unsqueeze(-1)
@@ -190,7 +189,7 @@ def sac_policy_loss(
     """
     check_values("sac_policy_loss", log_prob=log_prob, q=q)
     check_tail("sac_policy_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
-    check_knob("sac_policy_loss", "temperature", temperature, 0.0, bounds="[)")
+    check_knob("sac_policy_loss", "temperature", temperature, 0.0, bounds="[)", shapes=[q.shape])
     loss = times(temperature, select(mask, upcast(log_prob))) - select(mask, upcast(q))
     return reduce(loss, mask, weight, reduction, denominator)
 
@@ -243,6 +242,6 @@ def temperature_loss(
     check_float("temperature_loss", log_temperature=log_temperature, log_prob=log_prob)
     check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
     check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
-    check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf)
+    check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf, shapes=[log_prob.shape])
     excess = select(mask, upcast(log_prob.detach())) + target_entropy
     return reduce(-times(upcast(log_temperature).exp(), excess), mask, weight, reduction, denominator)

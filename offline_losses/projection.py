@@ -26,7 +26,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.projection import CLASSES, project
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, select_rows, summed
+from offline_losses._core.reduce import over_rows, reduce, scalar, select, select_rows, summed
 
 
 class LinearLogProb(NamedTuple):
@@ -233,7 +233,7 @@ def _check_head(
         if x.device != hidden.device:  # a product that is written into memory elsewhere is not refused by itself
             mend = f"Move it with {argument}.to(hidden.device)."
             refuse(ValueError, function, argument, f"a tensor on {hidden.device} as hidden is", f"{x.device}", mend)
-    check_knob(function, "temperature", temperature, 0.0)
+    check_knob(function, "temperature", temperature, 0.0, shapes=[action.shape])
     check_count(function, "chunk", chunk, 1)
 
 
@@ -249,11 +249,14 @@ def _project(
     mask: Tensor | None = None,  # [*batch]
 ) -> LinearLogProb:
     dtype = summed(hidden, head, *present(bias=bias).values())
-    rows = (select_rows(mask, hidden.to(dtype)) / temperature).reshape(-1, hidden.shape[-1])
+    rows = (select_rows(mask, hidden.to(dtype)) / over_rows(temperature)).reshape(-1, hidden.shape[-1])
     if mask is not None:
         action = torch.where(mask, action, 0)
     scale = None
     if bias is not None:
         bias, scale = bias.to(dtype), 1 / scalar(temperature, rows).to(dtype)
+        if scale.ndim:  # a dimension of its own, in which each row has its scale
+            rows = torch.cat([rows, scale.expand(action.shape).reshape(-1, 1)], -1)
+            head, bias, scale = torch.cat([head.to(dtype), bias.unsqueeze(-1)], -1), None, None
     found = project(function, rows, head, bias, scale, action.reshape(-1), chunk, group)
     return LinearLogProb(*(x.view(action.shape) for x in found))

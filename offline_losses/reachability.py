@@ -177,10 +177,11 @@ def quasimetric_losses(
     check_float(name, log_multiplier=log_multiplier)
     check_shape(name, "a scalar", torch.Size(()), log_multiplier=log_multiplier)
     check_tail(name, push_distance.shape, push_distance.shape, mask, weight, reduction, denominator)
-    check_knob(name, "step_cost", step_cost, 0.0, float("inf"), "[)", push_distance.shape)
-    check_knob(name, "tolerance", tolerance, 0.0, bounds="[)")
-    check_knob(name, "offset", offset, -torch.inf)
-    check_knob(name, "temperature", temperature, 0.0)
+    shapes = [push_distance.shape]
+    check_knob(name, "step_cost", step_cost, 0.0, bounds="[)", shapes=shapes)
+    check_knob(name, "tolerance", tolerance, 0.0, bounds="[)", shapes=shapes)
+    check_knob(name, "offset", offset, -torch.inf, shapes=shapes)
+    check_knob(name, "temperature", temperature, 0.0, shapes=shapes)
     push = -temperature * log_sigmoid((select(mask, upcast(push_distance)) - offset) / temperature)
     too_long = select(mask, upcast(step_distance) - step_cost).relu()
     excess, multiplier = too_long.square() - tolerance**2, upcast(log_multiplier).exp()
@@ -233,7 +234,7 @@ def transitive_target(
     steps = {"first_steps": first_steps, "second_steps": second_steps}
     check_integers("transitive_target", "first_value", first_value.shape, critics=True, **steps)
     check_integers("transitive_target", "first_steps", first_steps.shape, second_steps=second_steps)
-    check_knob("transitive_target", "discount", discount, 0.0, 1.0, "[]")
+    check_knob("transitive_target", "discount", discount, 0.0, 1.0, "[]", [first_steps.shape, first_value.shape])
     one_step = scalar(discount, upcast(first_value))
     first = torch.where(first_steps > 1, upcast(first_value), torch.where(first_steps == 1, one_step, 1.0))
     second = torch.where(second_steps > 1, upcast(second_value), torch.where(second_steps == 1, one_step, 1.0))
@@ -270,8 +271,8 @@ def transitive_weights(target: Tensor, *, discount: Knob = 0.99, exponent: Knob 
         Park et al., Transitive RL: Value Learning via Divide and Conquer, arXiv:2510.22512.
     """
     check_float("transitive_weights", target=target)
-    check_knob("transitive_weights", "discount", discount, 0.0, 1.0)
-    check_knob("transitive_weights", "exponent", exponent, 0.0, bounds="[)")
+    check_knob("transitive_weights", "discount", discount, 0.0, 1.0, shapes=[target.shape])
+    check_knob("transitive_weights", "exponent", exponent, 0.0, bounds="[)", shapes=[target.shape])
     y = upcast(target)
     steps = (y.log() / exact(discount, y.device).log()).clamp(min=0.0)
     return torch.exp(-times(exponent, torch.log1p(steps))).detach().to(target.dtype)

@@ -110,7 +110,7 @@ def huber_loss(
     """
     check_prediction("huber_loss", prediction=prediction, target=target)
     check_tail("huber_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    check_knob("huber_loss", "delta", delta, 0.0)
+    check_knob("huber_loss", "delta", delta, 0.0, shapes=[target.shape, prediction.shape])
     u = residual(prediction, target, mask).abs()
     clipped = minimum(u, scalar(delta, u))  # both branches in one product, delta's gradient included
     return reduce(clipped * (u - clipped / 2), mask, weight, reduction, denominator)
@@ -167,7 +167,8 @@ def expectile_loss(
     """
     check_prediction("expectile_loss", prediction=prediction, target=target)
     check_tail("expectile_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
+    shapes = [prediction.shape[-1:], target.shape, prediction.shape]
+    check_knob("expectile_loss", "expectile", expectile, 0.0, 1.0, "()", shapes)
     u = residual(prediction, target, mask)
     return reduce((expectile - (u < 0).to(u)).abs() * u.square(), mask, weight, reduction, denominator)
 
@@ -218,6 +219,7 @@ def quantile_loss(
     """
     check_prediction("quantile_loss", prediction=prediction, target=target)
     check_tail("quantile_loss", prediction.shape, target.shape, mask, weight, reduction, denominator)
-    check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0, "()", prediction.shape[-1:], prediction.shape)
+    shapes = [prediction.shape[-1:], target.shape, prediction.shape]
+    check_knob("quantile_loss", "quantile", quantile, 0.0, 1.0, "()", shapes)
     u = residual(prediction, target, mask)
     return reduce((quantile - (u < 0).to(u)).abs() * u.abs(), mask, weight, reduction, denominator)

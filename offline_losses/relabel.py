@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from offline_losses._core.checks import Knob, check_sequence
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, times, upcast
+from offline_losses._core.reduce import over_steps, scalar, summed, times, upcast
 from offline_losses._core.stops import best_stop
 from offline_losses.recurrence import discounted_recurrence, done_or_zero
 
@@ -63,7 +63,7 @@ def relabel_return(
     check_sequence(
         "relabel_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
     )
-    r, end = upcast(reward), sequence_end(done)
+    discount, r, end = over_steps(discount, reward), upcast(reward), sequence_end(done)
     factor, bootstrap = scalar(discount, r), torch.where(terminated, 0.0, upcast(next_value))
     stop = end | (bootstrap == math.inf) | (bootstrap > _following(r, bootstrap, factor, end))
     b, a = r + times(discount, torch.where(stop, bootstrap, 0.0)), torch.where(stop, 0.0, factor)

@@ -51,8 +51,8 @@ def normalized_score(score: Tensor, *, random_score: Knob, reference_score: Knob
         arXiv:2004.07219.
     """
     check_float("normalized_score", score=score)
-    check_knob("normalized_score", "random_score", random_score, -math.inf, math.inf, "()", score.shape)
-    check_knob("normalized_score", "reference_score", reference_score, -math.inf, math.inf, "()", score.shape)
+    check_knob("normalized_score", "random_score", random_score, -math.inf, math.inf, "()", [score.shape])
+    check_knob("normalized_score", "reference_score", reference_score, -math.inf, math.inf, "()", [score.shape])
     return ((upcast(score) - random_score) / (reference_score - random_score)).to(score.dtype)
 
 

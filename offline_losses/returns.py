@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from offline_losses._core.checks import Knob, check_count, check_knob, check_sequence, present
+from offline_losses._core.checks import Knob, check_count, check_knob, check_sequence, of_steps, present
 from offline_losses._core.episodes import sequence_end
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
-from offline_losses._core.reduce import summed, times, upcast
+from offline_losses._core.reduce import over_steps, summed, times, upcast
 from offline_losses.recurrence import discounted_recurrence, done_or_zero, td_error
 
 
@@ -65,6 +65,7 @@ def discounted_return(
     """
     values, flags = {"reward": reward, **present(next_value=next_value)}, present(terminated=terminated)
     check_sequence("discounted_return", discount, values, done=done, **flags)
+    discount = over_steps(discount, reward)
     if (next_value is None) != (terminated is None):
         given, missing = ("terminated", "next_value") if next_value is None else ("next_value", "terminated")
         raise ValueError(
@@ -121,7 +122,7 @@ def n_step_return(
         "n_step_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
     )
     check_count("n_step_return", "n", n, 1)
-    end, r = sequence_end(done), upcast(reward)
+    discount, end, r = over_steps(discount, reward), sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     value = r + times(discount, bootstrap)
     for _ in range(min(n, reward.shape[-1]) - 1):
@@ -175,7 +176,8 @@ def lambda_return(
     check_sequence(
         "lambda_return", discount, {"reward": reward, "next_value": next_value}, terminated=terminated, done=done
     )
-    check_knob("lambda_return", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
+    check_knob("lambda_return", "lambda_", lambda_, 0.0, 1.0, "[]", of_steps(reward))
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     end, r = sequence_end(done), upcast(reward)
     bootstrap = torch.where(terminated, 0.0, upcast(next_value))
     b = r + times(discount, torch.where(end, bootstrap, times(1 - lambda_, bootstrap)))
@@ -234,7 +236,8 @@ def generalized_advantage(
     """
     values = {"reward": reward, "value": value, "next_value": next_value}
     check_sequence("generalized_advantage", discount, values, terminated=terminated, done=done)
-    check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]", reward.shape)
+    check_knob("generalized_advantage", "lambda_", lambda_, 0.0, 1.0, "[]", of_steps(reward))
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     delta = td_error(reward, value, next_value, terminated, discount)
     advantage = discounted_recurrence(delta, discount * lambda_, done_or_zero(done, discount, lambda_))
     return advantage.to(summed(reward, value, next_value))

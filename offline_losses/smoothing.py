@@ -10,7 +10,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values
 from offline_losses._core.public import public
-from offline_losses._core.reduce import promoted, scalar, upcast
+from offline_losses._core.reduce import over_rows, promoted, scalar, upcast
 
 
 @public
@@ -57,10 +57,10 @@ def smoothed_action(
     check_axis("smoothed_action", "action", action, "dimension")
     check_float("smoothed_action", low=low, high=high)
     check_shape("smoothed_action", "the last axis of action", action.shape[-1:], low=low, high=high)
-    check_knob("smoothed_action", "noise_scale", noise_scale, 0.0, bounds="[)")
-    check_knob("smoothed_action", "max_noise", max_noise, 0.0, bounds="[]")
+    check_knob("smoothed_action", "noise_scale", noise_scale, 0.0, bounds="[)", shapes=[action.shape[:-1]])
+    check_knob("smoothed_action", "max_noise", max_noise, 0.0, bounds="[]", shapes=[action.shape[:-1]])
     least, most = upcast(low), upcast(high)
-    z = noise_scale * upcast(noise)
-    bound = scalar(max_noise, z)
+    z = over_rows(noise_scale) * upcast(noise)
+    bound = scalar(over_rows(max_noise), z)
     moved = upcast(action) + (most / 2 - least / 2) * torch.clamp(z, -bound, bound)
     return torch.clamp(moved, least, most).to(promoted(action, noise))

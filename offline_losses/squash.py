@@ -113,7 +113,7 @@ def signed_hyperbolic(x: Tensor, *, epsilon: Knob = 1e-3) -> Tensor:
         epsilon 0.01; Kapturowski et al., R2D2, ICLR 2019, with 0.001.
     """
     check_float("signed_hyperbolic", x=x)
-    check_knob("signed_hyperbolic", "epsilon", epsilon, 0.0, bounds="[)")
+    check_knob("signed_hyperbolic", "epsilon", epsilon, 0.0, bounds="[)", shapes=[x.shape])
     size = _size(upcast(x))
     small = size < 1
     near = torch.where(small, size, 0.0)
@@ -155,7 +155,7 @@ def signed_parabolic(x: Tensor, *, epsilon: Knob = 1e-3) -> Tensor:
         form loses digits near zero: see [Lineage](../lineage/squash.md#signed_parabolic).
     """
     check_float("signed_parabolic", x=x)
-    check_knob("signed_parabolic", "epsilon", epsilon, 0.0, bounds="[)")
+    check_knob("signed_parabolic", "epsilon", epsilon, 0.0, bounds="[)", shapes=[x.shape])
     size = _size(upcast(x))
     finite = size < torch.inf
     near = torch.where(finite, size, 0.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, Reduction, check_actions, check_axis, check_float, check_knob, check_tail
 from offline_losses._core.exponential import above_tangent
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, scalar, select, select_rows, times, upcast, widest
+from offline_losses._core.reduce import over_rows, reduce, scalar, select, select_rows, times, upcast, widest
 
 
 @public
@@ -49,11 +49,11 @@ def support_mask(logits: Tensor, *, threshold: Knob = 0.3) -> Tensor:
     """
     check_float("support_mask", logits=logits)
     check_axis("support_mask", "logits", logits, "action")
-    check_knob("support_mask", "threshold", threshold, 0.0, 1.0, "[)")
+    check_knob("support_mask", "threshold", threshold, 0.0, 1.0, "[)", [logits.shape[:-1]])
     x = upcast(logits.detach())
     best = x.amax(-1, keepdim=True)
     often = (x == best) | (
-        x - best > scalar(threshold, x).detach().log()
+        x - best > scalar(over_rows(threshold), x).detach().log()
     )  # of infinite logits no difference is a number
     return often & (x > -torch.inf)
 
@@ -96,7 +96,7 @@ def evidence_lower_bound(
     """
     numbers = {"log_prob": log_prob}
     check_actions("evidence_lower_bound", numbers, latent_mean=latent_mean, latent_log_std=latent_log_std)
-    check_knob("evidence_lower_bound", "kl_weight", kl_weight, 0.0, bounds="[)")
+    check_knob("evidence_lower_bound", "kl_weight", kl_weight, 0.0, bounds="[)", shapes=[log_prob.shape])
     log_prob, mean, log_std = widest(log_prob, latent_mean, latent_log_std)
     return _bound(log_prob, mean, log_std, kl_weight)
 
@@ -153,7 +153,7 @@ def elbo_loss(
     """
     numbers = {"log_prob": log_prob}
     check_actions("elbo_loss", numbers, latent_mean=latent_mean, latent_log_std=latent_log_std)
-    check_knob("elbo_loss", "kl_weight", kl_weight, 0.0, bounds="[)")
+    check_knob("elbo_loss", "kl_weight", kl_weight, 0.0, bounds="[)", shapes=[log_prob.shape])
     check_tail("elbo_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     mean, log_std = select_rows(mask, upcast(latent_mean)), select_rows(mask, upcast(latent_log_std))
     bound = _bound(select(mask, upcast(log_prob)), mean, log_std, kl_weight)

@@ -107,7 +107,7 @@ def soft_bellman_target(
     """
     check_values("soft_bellman_target", reward=reward, next_value=next_value, next_log_prob=next_log_prob)
     _check_step("soft_bellman_target", reward, terminated, discount)
-    check_knob("soft_bellman_target", "temperature", temperature, 0.0, bounds="[)")
+    check_knob("soft_bellman_target", "temperature", temperature, 0.0, bounds="[)", shapes=[reward.shape])
     value = _alive(next_value, terminated) - times(temperature, _alive(next_log_prob, terminated))
     return _bootstrap(reward, value, discount).to(promoted(reward, next_value, next_log_prob))
 
@@ -257,7 +257,7 @@ def _bootstrap(
 
 def _check_step(function: str, reward: Tensor, terminated: Tensor, discount: Knob) -> None:
     check_flags(function, reward.shape, terminated=terminated)
-    check_knob(function, "discount", discount, 0.0, 1.0, "[]", reward.shape)
+    check_knob(function, "discount", discount, 0.0, 1.0, "[]", [reward.shape])
 
 
 def _check_actions(function: str, reward: Tensor, **next_q: Tensor) -> None:

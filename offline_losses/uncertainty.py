@@ -64,7 +64,7 @@ def ensemble_lower_bound(q: Tensor, *, penalty_weight: Knob = 1.0, correction: i
         arXiv:2110.01548, section 3 (the expected minimum of N critics as mean less deviations).
     """
     check_critics("ensemble_lower_bound", q=q)
-    check_knob("ensemble_lower_bound", "penalty_weight", penalty_weight, 0.0, bounds="[)")
+    check_knob("ensemble_lower_bound", "penalty_weight", penalty_weight, 0.0, bounds="[)", shapes=[q.shape[1:]])
     check_count("ensemble_lower_bound", "correction", correction, 0, q.shape[0] - 1)
     critics = upcast(q)
     std = _norm(_centered(critics), 0) / math.sqrt(len(q) - correction)
@@ -181,7 +181,7 @@ def uncertainty_penalized_reward(
     check_critics(name, what="model", least=least, last="dimension", model_output=model_output)
     check_float(name, reward=reward)
     check_shape(name, "model_output without its first and last axis", model_output.shape[1:-1], reward=reward)
-    check_knob(name, "penalty_weight", penalty_weight, 0.0, bounds="[)")
+    check_knob(name, "penalty_weight", penalty_weight, 0.0, bounds="[)", shapes=[reward.shape])
     x = upcast(model_output)
     if uncertainty == "max_aleatoric":
         u = _norm(x, -1).amax(0)

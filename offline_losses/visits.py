@@ -74,7 +74,7 @@ def dual_dice_loss(
     """
     values = {"value": value, "next_value": next_value, "initial_value": initial_value}
     check_branches("dual_dice_loss", values, terminated, discount, mask, weight, reduction, denominator)
-    check_knob("dual_dice_loss", "exponent", exponent, 1.0)
+    check_knob("dual_dice_loss", "exponent", exponent, 1.0, shapes=[value.shape])
     first, error = terms({**values, "reward": value.new_zeros(value.shape)}, terminated, discount, mask)
     return reduce(power(error, exponent) - first, mask, weight, reduction, denominator)
 
@@ -139,8 +139,8 @@ def algae_dice_loss(
     """
     values = {"value": value, "next_value": next_value, "initial_value": initial_value, "reward": reward}
     check_branches("algae_dice_loss", values, terminated, discount, mask, weight, reduction, denominator)
-    check_knob("algae_dice_loss", "exponent", exponent, 1.0)
-    check_knob("algae_dice_loss", "temperature", temperature, 0.0)
+    check_knob("algae_dice_loss", "exponent", exponent, 1.0, shapes=[value.shape])
+    check_knob("algae_dice_loss", "temperature", temperature, 0.0, shapes=[value.shape])
     first, error = terms(values, terminated, discount, mask)
     return reduce(first + temperature * power(error / temperature, exponent), mask, weight, reduction, denominator)
 
@@ -148,7 +148,7 @@ def algae_dice_loss(
 def check_branches(function: str, values: dict[str, Tensor], terminated: Tensor, discount: Knob, *tail: Any) -> None:
     check_values(function, **values)
     check_flags(function, values["value"].shape, terminated=terminated)
-    check_knob(function, "discount", discount, 0.0, 1.0, "[]")
+    check_knob(function, "discount", discount, 0.0, 1.0, "[]", [terminated.shape])
     check_tail(function, terminated.shape, terminated.shape, *tail)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob, check_knob, check_sequence
+from offline_losses._core.checks import Knob, check_knob, check_sequence, of_steps
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed, times, upcast
+from offline_losses._core.reduce import over_steps, scalar, summed, times, upcast
 from offline_losses.corrections import bounded_ratio, next_in_episode, summed_errors
 from offline_losses.recurrence import td_error
 
@@ -78,7 +78,8 @@ def vtrace_return(
     """
     values = {"reward": reward, "value": value, "next_value": next_value, "log_ratio": log_ratio}
     check_sequence("vtrace_return", discount, values, terminated=terminated, done=done)
-    _check_knobs("vtrace_return", lambda_, max_ratio, max_trace, reward.shape)
+    _check_knobs("vtrace_return", lambda_, max_ratio, max_trace, reward)
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     delta = td_error(reward, value, next_value, terminated, discount)
     _, above = _corrected(delta, log_ratio, done, discount, lambda_, max_ratio, max_trace)
     return (upcast(value) + above).to(summed(*values.values()))
@@ -142,7 +143,8 @@ def vtrace_advantage(
     """
     values = {"reward": reward, "value": value, "next_value": next_value, "log_ratio": log_ratio}
     check_sequence("vtrace_advantage", discount, values, terminated=terminated, done=done)
-    _check_knobs("vtrace_advantage", lambda_, max_ratio, max_trace, reward.shape)
+    _check_knobs("vtrace_advantage", lambda_, max_ratio, max_trace, reward)
+    discount, lambda_ = over_steps(discount, reward), over_steps(lambda_, reward)
     delta = td_error(reward, value, next_value, terminated, discount)
     ratio, above = _corrected(delta, log_ratio, done, discount, lambda_, max_ratio, max_trace)
     following = times(discount, times(lambda_, next_in_episode(above, done)))
@@ -159,12 +161,13 @@ def _corrected(
     max_trace: Knob,
 ) -> tuple[Tensor, Tensor]:
     """The ratio of each step's own error, and what the errors from there on add to its value."""
+    max_ratio, max_trace = over_steps(max_ratio, delta), over_steps(max_trace, delta)
     ratio = bounded_ratio(log_ratio, max_ratio)
     trace = bounded_ratio(log_ratio, torch.minimum(scalar(max_trace, delta), scalar(max_ratio, delta)))
     return ratio, summed_errors(times(ratio, delta), trace, done, discount, lambda_)
 
 
-def _check_knobs(function: str, lambda_: Knob, max_ratio: Knob, max_trace: Knob, shape: torch.Size) -> None:
-    check_knob(function, "lambda_", lambda_, 0.0, 1.0, "[]", shape)
-    check_knob(function, "max_ratio", max_ratio, 0.0, bounds="(]")
-    check_knob(function, "max_trace", max_trace, 0.0, bounds="(]")
+def _check_knobs(function: str, lambda_: Knob, max_ratio: Knob, max_trace: Knob, reward: Tensor) -> None:
+    check_knob(function, "lambda_", lambda_, 0.0, 1.0, "[]", of_steps(reward))
+    check_knob(function, "max_ratio", max_ratio, 0.0, bounds="(]", shapes=of_steps(reward))
+    check_knob(function, "max_trace", max_trace, 0.0, bounds="(]", shapes=of_steps(reward))

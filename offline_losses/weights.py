@@ -60,8 +60,8 @@ def awr_weights(advantage: Tensor, *, temperature: Knob = 1.0, max_weight: Knob 
         [Lineage](../lineage/weights.md#awr_weights).
     """
     check_float("awr_weights", advantage=advantage)
-    check_knob("awr_weights", "temperature", temperature, 0.0)
-    check_knob("awr_weights", "max_weight", max_weight, 0.0, bounds="(]")
+    check_knob("awr_weights", "temperature", temperature, 0.0, shapes=[advantage.shape])
+    check_knob("awr_weights", "max_weight", max_weight, 0.0, bounds="(]", shapes=[advantage.shape])
     return _exponential(advantage, temperature, max_weight)
 
 
@@ -106,8 +106,8 @@ def crr_weights(
     """
     check_float("crr_weights", advantage=advantage)
     check_option("crr_weights", "mode", mode, ("exponential", "binary"))
-    check_knob("crr_weights", "temperature", temperature, 0.0)
-    check_knob("crr_weights", "max_weight", max_weight, 0.0, bounds="(]")
+    check_knob("crr_weights", "temperature", temperature, 0.0, shapes=[advantage.shape])
+    check_knob("crr_weights", "max_weight", max_weight, 0.0, bounds="(]", shapes=[advantage.shape])
     if mode == "binary":
         return (advantage > 0).to(advantage.dtype)
     return _exponential(advantage, temperature, max_weight)

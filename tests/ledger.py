@@ -114,6 +114,7 @@ class Row:
     arguments: Mapping[str, Argument]
     batch_statistic: bool = False  # one sample's result depends on the others
     refuses_nothing: bool = False  # of an empty batch there is no result
+    one_number: bool = False  # a knob is that of all samples, which are taken together
     sums: bool = False  # over an axis, so that it comes back in float32 at least, as a loss does
     alternatives: tuple[str, ...] = ()  # optional arguments of which exactly one is given
     together: tuple[str, ...] = ()  # optional arguments that are given together or not at all
@@ -183,6 +184,12 @@ class Case:
         told = any(argument.batched and not self.leads(argument) for argument in arguments)
         axes = tuple(SIZES[axis] for axis in self.row.tail_axes)
         return ((CRITICS,) if self.critics and not told else ()) + batch + axes
+
+    def knobs_of_runs(self, runs: int) -> dict[str, Tensor]:
+        """Each knob as one number for each run of a batch `[R, B]`, or `[E, R, B]` where nothing tells critics."""
+        shape = (1, runs, 1) if self.critics and self.shape(()) else (runs, 1)
+        numbers = {name: knob.schedule[:runs] for name, knob in self.of(Knob).items()}
+        return {name: torch.tensor(x, dtype=torch.float64).view(shape) for name, x in numbers.items()}
 
     def build(
         self,
@@ -271,7 +278,7 @@ _MODELLED = {
     "done": Flags("T"),
 }
 _EXISTING = {"mask": Flags(optional=True, share=0.8)}
-_STATISTIC = {"batch_statistic": True, "sums": True}
+_STATISTIC = {"batch_statistic": True, "sums": True, "one_number": True}
 _BELOW = Knob(-0.5, (float("nan"),), (-2.0, -1.0, -0.5, 0.0, 0.3))
 _ABOVE = Knob(0.8, (float("nan"),), (0.4, 0.8, 1.0, 1.5, 3.0))
 _BRANCHED = {"value": Values(), "next_value": Values(), "initial_value": Values()}
@@ -283,7 +290,7 @@ _MOMENTS_OF_PARTS = {
     "mean": Values("D", critics="always"),
     "squared_deviation": Values("D", critics="always", low=0.0, high=9.0),
 }
-_ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True}
+_ESTIMATE = {"batch_statistic": True, "refuses_nothing": True, "sums": True, "one_number": True}
 _RESIDUAL = {"prediction": Values(critics="case"), "target": Values(gradient=False)}
 _CANDIDATES = {"q_candidates": Values("N", critics="case"), "q_data": Values(critics="case")}
 _SUPPORT = Values("K", batched=False, made=lambda x: (0.5 + x.abs() / 4).cumsum(-1) - 3)
@@ -413,6 +420,7 @@ LEDGER = [
         },
         batch_statistic=True,
         refuses_nothing=True,
+        one_number=True,
     ),
     Row(
         "sampling_probabilities",
@@ -421,6 +429,7 @@ LEDGER = [
         refuses_nothing=True,
         sums=True,
         constant=True,
+        one_number=True,
     ),
     Row("reward_scale", {**_STEPS, "horizon": _POSITIVE, "discount": _UNIT}, **_ESTIMATE),
     Row(
@@ -451,6 +460,7 @@ LEDGER = [
         batch_statistic=True,
         refuses_nothing=True,
         constant=True,
+        one_number=True,
     ),
     Row(
         "normalize_observation",
@@ -727,11 +737,13 @@ LEDGER = [
         "top_fraction_weights",
         {"advantage": Values(), "fraction": _SHARE, "mask": Flags(optional=True)},
         batch_statistic=True,
+        one_number=True,
     ),
     Row(
         "advantage_indicator",
         {"advantage": Values(), "fraction": _SHARE, "mask": Flags(optional=True)},
         batch_statistic=True,
+        one_number=True,
     ),
     Row("best_of_n", {"q": Values("N", gradient=False), "action": Values("NA")}),
     Row(
@@ -792,6 +804,7 @@ LEDGER = [
         "smodice_loss",
         {**_PRICED, "temperature": _POSITIVE, "discount": _UNIT},
         batch_statistic=True,
+        one_number=True,
     ),
     Row(
         "td3_bc_loss",
@@ -894,6 +907,7 @@ LEDGER = [
         },
         batch_statistic=True,
         sums=True,
+        one_number=True,
     ),
     Row("sac_policy_loss", {"log_prob": Values(), "q": Values(), "temperature": _NOT_NEGATIVE}),
     Row(
@@ -991,6 +1005,7 @@ LEDGER = [
             "observation_scale": _NOT_NEGATIVE,
             "chunk": Count(3),
         },
+        one_number=True,
     ),
 ]
 
@@ -1025,6 +1040,8 @@ def _cases(row: Row) -> Iterator[Case]:
 
 
 CASES = [case for row in LEDGER for case in _cases(row)]
+OF_RUNS = [case for case in CASES if case.of(Knob) and not case.row.one_number]
+"""With knobs of which each run may have its own."""
 TAILED = [case for case in CASES if case.row.tail]
 
 

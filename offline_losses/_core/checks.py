@@ -7,17 +7,25 @@ inside a compiled region.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import eq
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from offline_losses._core.errors import describe, refuse, refuse_beside, refuse_nested, refuse_shape, refuse_tail
+from offline_losses._core.errors import (
+    describe,
+    refuse,
+    refuse_beside,
+    refuse_knob,
+    refuse_nested,
+    refuse_shape,
+    refuse_tail,
+)
 
 Knob: TypeAlias = float | Tensor
-"""A hyper-parameter: a Python number, or a tensor that may carry a gradient."""
+"""A hyper-parameter: a Python number, or a tensor that may carry a gradient, 0-d or `[R, 1]` for runs `[R, B]`."""
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 """How the elements of a loss are put together: the mean over existing ones, their sum, or each by itself."""
 
@@ -68,11 +76,11 @@ def check_prediction(function: str, **tensors: Tensor) -> None:
     """Refuse a second tensor whose shape is not the first one's, up to leading critic axes of the first."""
     check_float(function, **tensors)
     (first, prediction), (second, target) = tensors.items()
-    if not _leads(target.shape, prediction.shape):
-        refuse_beside(function, second, target, first, prediction, prediction.shape, first, _leads)
+    if not leads(target.shape, prediction.shape):
+        refuse_beside(function, second, target, first, prediction, prediction.shape, first, leads)
 
 
-def _leads(shape: torch.Size, prediction: torch.Size) -> bool:
+def leads(shape: torch.Size, prediction: torch.Size) -> bool:
     """Whether the second shape is the first, after axes of critics; one number is not the target of many."""
     leading = len(prediction) - len(shape)
     return leading >= 0 and prediction[leading:] == shape and (len(shape) > 0 or leading == 0)
@@ -104,13 +112,13 @@ def _are_rows(shape: torch.Size, wide: torch.Size) -> bool:
 def check_sequence(function: str, discount: Knob, values: Mapping[str, Tensor], **flags: Tensor) -> None:
     """Check quantities and flags along one time axis, the first of them deciding the shape, and their discount.
 
-    The discount is one number, or one for each step.
+    The discount is one number, or one for each sequence or step.
     """
     check_values(function, **values)
     argument, first = next(iter(values.items()))
     check_axis(function, argument, first, "step")
     check_flags(function, first.shape, **flags)
-    check_knob(function, "discount", discount, 0.0, 1.0, "[]", first.shape)
+    check_knob(function, "discount", discount, 0.0, 1.0, "[]", of_steps(first))
 
 
 def check_axis(function: str, argument: str, tensor: Tensor, what: str, size: int | None = None) -> None:
@@ -125,31 +133,6 @@ def check_some(function: str, argument: str, tensor: Tensor, what: str) -> None:
     """Refuse a tensor without any element."""
     if not tensor.numel():
         check_axis(function, argument, tensor.flatten(), what)
-
-
-def check_support(function: str, support: Tensor, **others: Tensor) -> None:
-    """Refuse anything but floating-point tensors, and a support that is no vector of at least two atoms."""
-    check_float(function, **others, support=support)
-    if support.ndim != 1 or len(support) < 2:
-        expected = "shape [K] of at least two atoms"
-        refuse(ValueError, function, "support", expected, describe(support), "All samples share one sorted vector.")
-
-
-def check_samples(function: str, prediction: Tensor, target: Tensor, quantile: Tensor | None) -> None:
-    """Refuse samples of one batch that do not belong to the other's, up to critics, and levels of another shape."""
-    check_float(function, prediction=prediction, target=target, **present(quantile=quantile))
-    check_axis(function, "prediction", prediction, "quantile")
-    check_axis(function, "target", target, "sample")
-    batch, size = target.shape[:-1], prediction.shape[-1]
-    if not _leads(batch, prediction.shape[:-1]):
-        expected = (
-            f"shape [{', '.join([*map(str, prediction.shape[:-1]), 'M'])}] (the prediction's batch, up to critics)"
-        )
-        mend = "Nothing is broadcast between samples: reshape it to match."
-        refuse(ValueError, function, "target", expected, f"shape {list(target.shape)}", mend)
-    shapes = [torch.Size([size]), torch.Size([*batch, size]), prediction.shape]
-    if quantile is not None and quantile.shape not in shapes:
-        refuse_shape(function, "quantile", quantile, list(dict.fromkeys(shapes)))
 
 
 def check_critics(function: str, *, what: str = "critic", least: int = 1, last: str = "", **tensors: Tensor) -> None:
@@ -188,7 +171,7 @@ def check_integers(function: str, like: str, shape: torch.Size, *, critics: bool
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
             mend = f"Convert it with torch.as_tensor({argument}).long() if these are whole numbers."
             refuse(TypeError, function, argument, "an int64 tensor", describe(tensor), mend)
-        if tensor.shape != shape and not (critics and _leads(tensor.shape, shape)):
+        if tensor.shape != shape and not (critics and leads(tensor.shape, shape)):
             refuse_shape(function, argument, tensor, [shape], like)
 
 
@@ -215,17 +198,18 @@ def check_knob(
     low: float,
     high: float = math.inf,
     bounds: str = "()",
-    *shapes: torch.Size,
+    shapes: Sequence[torch.Size] = (),
 ) -> None:
-    """Refuse a hyper-parameter outside its interval, or a tensor that is not 0-d.
+    """Refuse a hyper-parameter outside its interval, or a tensor that is neither 0-d nor one for each run.
 
     Only Python numbers are checked for their range: looking into a tensor would wait for the device. `bounds`
-    says which ends belong to the interval: `"()"`, `"[]"`, `"(]"`, `"[)"`. Tensors of the given shapes pass too.
+    says which ends belong to the interval: `"()"`, `"[]"`, `"(]"`, `"[)"`. A tensor with axes fits one of the shapes,
+    that of the batch and what else it may be given for, with as many axes, each as long as the shape's or one.
     """
     if isinstance(value, Tensor):
         check_float(function, **{argument: value})
-        if value.ndim != 0 and value.shape not in shapes:
-            refuse_shape(function, argument, value, [torch.Size(()), *shapes])
+        if value.ndim and not any(spreads(value.shape, shape) for shape in shapes):
+            refuse_knob(function, argument, value, shapes)
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         mend = f"Pass {argument} as a Python number, or as a 0-d tensor to differentiate it."
         refuse(TypeError, function, argument, "a float or a 0-d tensor", describe(value), mend)
@@ -235,6 +219,16 @@ def check_knob(
         if not (above and below):
             expected = f"a number in {bounds[0]}{low}, {high}{bounds[1]}"
             refuse(ValueError, function, argument, expected, f"{value}", f"Choose {argument} from that interval.")
+
+
+def spreads(shape: torch.Size, over: torch.Size) -> bool:
+    """Whether a hyper-parameter of the first shape is one for each part of the second, axis by axis."""
+    return len(shape) == len(over) and all(a in (1, b) for a, b in zip(shape, over, strict=True))
+
+
+def of_steps(x: Tensor) -> list[torch.Size]:
+    """What a hyper-parameter beside `[*batch, T]` may be given for: sequences, or their steps."""
+    return [x.shape[:-1], x.shape]
 
 
 def check_option(function: str, argument: str, value: object, options: tuple[object, ...]) -> None:
@@ -264,7 +258,7 @@ def check_tail(
             refuse(ValueError, function, "denominator", f"None with reduction={reduction!r}", got, mend)
         if isinstance(denominator, Tensor) and denominator.dtype in (torch.int32, torch.int64):
             denominator = denominator.float()
-        check_knob(function, "denominator", denominator, 0.0, bounds="[)")
+        check_knob(function, "denominator", denominator, 0.0, bounds="[)", shapes=[batch, shape])
     if weight is not None:
         check_float(function, weight=weight)
         if weight.shape not in (shape, batch):

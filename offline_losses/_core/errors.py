@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
@@ -73,6 +73,21 @@ def refuse_beside(
     call = f"expand_as({first})" if shape == other else f"expand({', '.join(map(str, shape))})"
     mend = f"If one number is meant for all, {argument}.{call} does." if not got else ""
     refuse_shape(function, argument, tensor, [shape], what, mend)
+
+
+def refuse_knob(function: str, argument: str, value: Tensor, shapes: Sequence[torch.Size]) -> NoReturn:
+    """Refuse a hyper-parameter that is neither one number nor one for each run of this batch."""
+    got, shapes = value.shape, [shape for shape in dict.fromkeys(shapes) if shape]
+    expected = " or ".join(f"shape {list(shape)}" for shape in [torch.Size(), *shapes])
+    expected += " (any axis of it may be 1)" if shapes else ""
+    mend = "All of the batch is taken together: call it once for each number."
+    for shape in shapes:
+        mend = f"One for each row of {list(shape)} has the shape {[*shape[:-1], 1]}."
+        more = len(shape) - len(got)
+        if more > 0 and all(a in (1, b) for a, b in zip(got, shape, strict=False)):
+            mend = f"If each is for a whole row, {argument}{'.unsqueeze(-1)' * more} does."
+            break
+    refuse(ValueError, function, argument, expected, f"shape {list(got)}", mend)
 
 
 def refuse_shape(

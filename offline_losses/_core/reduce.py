@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from offline_losses._core.checks import Knob, Reduction
+from offline_losses._core.checks import Knob, Reduction, check_knob
 from offline_losses._core.sharded import is_sharded
 from offline_losses._core.tracing import is_nonzero, is_tracing
 
@@ -57,6 +57,22 @@ def exact(value: Knob, device: torch.device) -> Tensor:
     return value if isinstance(value, Tensor) else 0.0 + in_double(value, device)
 
 
+def over_rows(value: Knob, axes: int = 1) -> Knob:
+    """A hyper-parameter of the batch beside tensors with so many axes more."""
+    return value[(..., *[None] * axes)] if isinstance(value, Tensor) and value.ndim else value
+
+
+def over_elements(value: Knob, like: Tensor) -> Knob:
+    """A hyper-parameter beside a tensor: one number, or one for each of its elements."""
+    return value.expand(like.shape) if isinstance(value, Tensor) and value.ndim else value
+
+
+def over_steps(value: Knob, like: Tensor) -> Knob:
+    """A hyper-parameter beside `[*batch, T]`: one number, or one for each step."""
+    each = over_rows(value) if isinstance(value, Tensor) and value.ndim < like.ndim else value
+    return over_elements(each, like)
+
+
 def times(factor: Knob, x: Tensor) -> Tensor:
     """The product, in which zero times infinity is zero."""
     if is_nonzero(factor):
@@ -101,7 +117,8 @@ def reduce(
 ) -> Tensor:
     """Σ mask·weight·loss over max(1, Σ mask) for "mean", the sum for "sum", every element for "none".
 
-    An element of weight zero adds nothing, even if its loss is infinite. The denominator of a mean may be given.
+    An element of weight zero adds nothing, even if its loss is infinite. The denominator of a mean may be given, for
+    each run too: then it is the sum of the runs' means.
     """
     if weight is not None:
         weight = select(mask, upcast(weight.detach()))
@@ -112,7 +129,9 @@ def reduce(
     if reduction == "sum":
         return total(loss)
     if denominator is not None:
-        return total(loss) / _divisor(denominator, loss.dtype)
+        divisor = _divisor(denominator, loss.dtype)
+        several = isinstance(divisor, Tensor) and divisor.ndim
+        return total(loss / divisor) if several else total(loss) / divisor
     if mask is None:
         return total(loss) / max(1, loss.numel())
     return total(loss) / mask.expand_as(loss).sum().clamp(min=1)
@@ -124,6 +143,12 @@ def _divisor(denominator: Knob, dtype: torch.dtype) -> Knob:
         return denominator or 1
     denominator = denominator.detach().to(dtype)
     return torch.where(denominator == 0, 1.0, denominator)
+
+
+def check_size(function: str, epsilon: Knob, normalizer: Knob | None, batch: torch.Size) -> None:
+    check_knob(function, "epsilon", epsilon, 0.0, shapes=[batch])
+    if normalizer is not None:
+        check_knob(function, "normalizer", normalizer, 0.0, bounds="[)", shapes=[batch])
 
 
 def mean_size(x: Tensor, mask: Tensor | None, least: Knob, given: Knob | None) -> Tensor:

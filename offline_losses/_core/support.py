@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from offline_losses._core.checks import Knob
+from offline_losses._core.checks import Knob, check_axis, check_float, leads, present
+from offline_losses._core.errors import describe, refuse, refuse_shape
 
 FAR = 8.0
 """Standard deviations beyond the support from which on a tail is a ratio to the density, to all digits of a double."""
@@ -17,6 +18,31 @@ FARTHEST = 1e12
 
 SCALE = 8.0
 """By how much units are enlarged, so that the range of a support, bins included, is a float wherever its atoms are."""
+
+
+def check_support(function: str, support: Tensor, **others: Tensor) -> None:
+    """Refuse anything but floating-point tensors, and a support that is no vector of at least two atoms."""
+    check_float(function, **others, support=support)
+    if support.ndim != 1 or len(support) < 2:
+        expected = "shape [K] of at least two atoms"
+        refuse(ValueError, function, "support", expected, describe(support), "All samples share one sorted vector.")
+
+
+def check_samples(function: str, prediction: Tensor, target: Tensor, quantile: Tensor | None) -> None:
+    """Refuse samples of one batch that do not belong to the other's, up to critics, and levels of another shape."""
+    check_float(function, prediction=prediction, target=target, **present(quantile=quantile))
+    check_axis(function, "prediction", prediction, "quantile")
+    check_axis(function, "target", target, "sample")
+    batch, size = target.shape[:-1], prediction.shape[-1]
+    if not leads(batch, prediction.shape[:-1]):
+        expected = (
+            f"shape [{', '.join([*map(str, prediction.shape[:-1]), 'M'])}] (the prediction's batch, up to critics)"
+        )
+        mend = "Nothing is broadcast between samples: reshape it to match."
+        refuse(ValueError, function, "target", expected, f"shape {list(target.shape)}", mend)
+    shapes = [torch.Size([size]), torch.Size([*batch, size]), prediction.shape]
+    if quantile is not None and quantile.shape not in shapes:
+        refuse_shape(function, "quantile", quantile, list(dict.fromkeys(shapes)))
 
 
 def divided(

@@ -67,7 +67,7 @@ def wrong_inputs(case: Case) -> Iterator[Wrong]:
         yield "weight", 2.0, TypeError
         yield "reduction", "average", ValueError
         yield from (("denominator", value, ValueError) for value in (-1.0, torch.inf, torch.nan))
-        yield "denominator", torch.ones(1), ValueError
+        yield "denominator", torch.ones(2), ValueError
         yield "denominator", torch.tensor(True), TypeError
         yield "denominator", True, TypeError
         yield "denominator", "batch", TypeError

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from ledger import CASES, LEDGER, TOOLS, UPDATES, Case, Knob, Row, Values, leaves, total
+from ledger import CASES, LEDGER, OF_RUNS, TOOLS, UPDATES, Case, Knob, Row, Values, leaves, total
 from test_errors import wrong_inputs
 from test_transforms import FULLEST, MAIN, schedule
 from torch import Tensor
@@ -133,6 +133,23 @@ def test_values_and_gradients_over_a_schedule(case: Case) -> None:
                     assert one is other, twice
                 else:
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [case for case in OF_RUNS if case.row.name in FIRST | MAIN and case.apart], ids=str)
+@pytest.mark.usefixtures("_compiles", "_little_code")
+def test_knobs_of_runs(case: Case) -> None:
+    """One number for each run `[R, 1]` of a batch `[R, B]`, and their gradients."""
+    inputs, knobs = case.build((3, 4)), case.knobs_of_runs(3)
+    found = []
+    for function in (fused_twin(case), case.row.function):
+        given = {name: x.clone().requires_grad_(case.arguments[name].gradient) for name, x in knobs.items()}
+        results = leaves(function(**{**inputs, **given}))
+        found.append([x.detach() for x in results])
+        if any(x.requires_grad for x in results):
+            wrt = [x for x in given.values() if x.requires_grad]
+            flowing = [x for x in results if x.requires_grad]
+            found[-1] += torch.autograd.grad(total(flowing), wrt, materialize_grads=True)
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.usefixtures("_compiles")
