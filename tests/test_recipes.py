@@ -193,6 +193,46 @@ def test_runs_stay_apart_over_many_updates(recipe: str, dataset: str, monkeypatc
 
 
 @pytest.mark.parametrize(
+    ("recipe", "dataset", "flag", "values"),
+    [
+        ("iql", PENDULUM, "--expectile", ("0.6", "0.9")),
+        ("awr", CARTPOLE, "--temperature", ("0.1", "3")),
+        ("xql", PENDULUM, "--temperature", ("0.1", "3")),
+        ("sql", CARTPOLE, "--temperature", ("0.1", "3")),
+        ("hl_gauss", PENDULUM, "--expectile", ("0.6", "0.9")),
+        ("td3_bc", PENDULUM, "--q-weight", ("1", "5")),
+        ("rebrac", PENDULUM, "--critic-bc", ("0", "1")),
+        ("fql", PENDULUM, "--distillation", ("0.1", "1")),
+    ],
+)
+def test_a_value_of_a_sweep_is_that_value_alone(
+    recipe: str, dataset: str, flag: str, values: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, alone = learned(monkeypatch, recipe, 3, "--dataset", dataset, "--seed=1", flag, values[1])
+    _, among = learned(monkeypatch, recipe, 3, "--dataset", dataset, "--seeds=2", flag, *values)
+    for key, x in alone.items():
+        assert len(among[key]) == 4, key  # both seeds with the first value, then with the second
+        torch.testing.assert_close(among[key][3:], x, rtol=1e-9, atol=1e-11, msg=key)
+    assert any(not torch.allclose(among[key][1], among[key][3]) for key in alone)
+
+
+def test_a_sweep_can_be_repeated_and_a_run_of_it_made_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the last digit from the same command, and to rounding alone."""
+    command = ["--dataset", PENDULUM, *SHORT, "--seeds=2"]
+    first, again = (iql.main([*command, "--expectile", "0.6", "0.9", "--out", str(tmp_path)]) for _ in range(2))
+    assert "interquartile mean" in capsys.readouterr().out
+    for result in (*first, *again):
+        del result["seconds"], result["updates_per_second"]
+    assert first == again
+    [alone] = iql.main(["--dataset", PENDULUM, *SHORT, "--seed=1", "--expectile=0.9", "--out", str(tmp_path / "alone")])
+    assert first[3]["setting"] == {"expectile": 0.9}
+    assert first[3]["return"] == pytest.approx(alone["return"], rel=1e-4)
+    assert first[3]["true_return"] == pytest.approx(alone["true_return"], rel=1e-4)
+    saved, expected = (load_policy(tmp_path / name) for name in ("expectile-0.9-seed-1", "alone"))
+    torch.testing.assert_close(saved.policy.state_dict(), expected.policy.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("recipe", "dataset", "better"),
     [
         ("cql", CARTPOLE, "discrete_cql.py"),

@@ -87,8 +87,9 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
 
         # 3. The policy climbs Q and keeps its entropy; the temperature keeps the entropy at its target.
         policy_action, log_prob = policy.sample(observation, batch["noise"])
-        policy_q, temperature = ensemble_min(critics(observation, policy_action)), policy.log_temperature.detach().exp()
-        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        policy_q = ensemble_min(critics(observation, policy_action))
+        temperature = policy.log_temperature.detach().exp().unsqueeze(1)  # [R, 1], for a batch [R, B]
+        policy_loss = sac_policy_loss(log_prob, policy_q, temperature=temperature, reduction="none").mean(-1)
         entropy = {"target_entropy": -task.action_size}
         entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)

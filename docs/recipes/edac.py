@@ -48,13 +48,12 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action, next_observation = batch["observation"], batch["action"], batch["next", "observation"]
-        temperature = policy.log_temperature.detach().exp()
+        temperature = policy.log_temperature.detach().exp().unsqueeze(1)  # [R, 1], for a batch [R, B]
 
         # 1. Each Q(s, a) learns the reward and the smallest next value of all critics.
         with torch.no_grad():
             next_action, next_log_prob = policy.sample(next_observation, batch["next_noise"])
-            target = each_run(
-                soft_bellman_target,
+            target = soft_bellman_target(
                 batch["next", "reward"],
                 ensemble_min(slow_critics(next_observation, next_action)),
                 next_log_prob,
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
         # 3. The policy climbs the smallest Q and keeps its entropy; the temperature keeps the entropy at its target.
         policy_action, log_prob = policy.sample(observation, batch["noise"])
         policy_q = ensemble_min(critics(observation, policy_action))
-        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        policy_loss = sac_policy_loss(log_prob, policy_q, temperature=temperature, reduction="none").mean(-1)
         entropy = {"target_entropy": -task.action_size}
         entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)

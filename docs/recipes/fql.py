@@ -13,7 +13,7 @@ from copy import deepcopy
 import torch
 from common import Report, Result, arguments, minimize, train
 from networks import ActionField, OneStepPolicy, twin_critics
-from runs import side_by_side
+from runs import knob, side_by_side
 from task import load_task
 from tensordict import TensorDict
 from torch import Tensor
@@ -32,7 +32,7 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--distillation", type=float, default=10.0, help="larger: stay nearer to the flow of the data")
+    knob(parser, "--distillation", 10.0, "larger: stay nearer to the flow of the data")
     parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
     parser.add_argument("--polyak", type=float, default=0.005)
     options = side_by_side(parser.parse_args(argv))

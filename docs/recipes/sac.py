@@ -43,13 +43,12 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
 
     def update(batch: TensorDict) -> dict[str, Tensor]:
         observation, action = batch["observation"], batch["action"]
-        temperature = policy.log_temperature.detach().exp()
+        temperature = policy.log_temperature.detach().exp().unsqueeze(1)  # [R, 1], for a batch [R, B]
 
         # 1. Q(s, a) learns the reward and the soft value of the next state, at an action of the policy.
         with torch.no_grad():
             next_action, next_log_prob = policy.sample(batch["next", "observation"], batch["next_noise"])
-            target = each_run(
-                soft_bellman_target,
+            target = soft_bellman_target(
                 batch["next", "reward"],
                 ensemble_min(slow_critics(batch["next", "observation"], next_action)),
                 next_log_prob,
@@ -63,13 +62,13 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
         # 2. The policy climbs Q and keeps its entropy; the temperature keeps the entropy at its target.
         policy_action, log_prob = policy.sample(observation, batch["noise"])
         policy_q = ensemble_min(critics(observation, policy_action))
-        policy_loss = each_run(sac_policy_loss, log_prob, policy_q, temperature=temperature)
+        policy_loss = sac_policy_loss(log_prob, policy_q, temperature=temperature, reduction="none").mean(-1)
         entropy = {"target_entropy": -task.action_size}
         entropy_loss = each_run(temperature_loss, policy.log_temperature, log_prob, **entropy)
         minimize(policy_optimizer, policy_loss + entropy_loss)
 
         polyak_update_(slow_critics, critics, polyak=options.polyak)
-        return {"critic_loss": critic_loss, "policy_loss": policy_loss, "temperature": temperature}
+        return {"critic_loss": critic_loss, "policy_loss": policy_loss, "temperature": temperature.squeeze(1)}
 
     def follow(policy: TanhGaussianPolicy, observation: Tensor) -> tuple[Tensor, Tensor]:
         """What this Q values: the policy with its noise, its entropy counted as reward."""

@@ -54,6 +54,10 @@ def summed_up(results: list[Result]) -> Result:
     found = over_seeds([result["return"] for result in results])
     error = first["return_standard_error"] if count == 1 else found["standard_error"]  # of episodes, or of seeds
     about = {"return_standard_error": error, "return_iqm": found["iqm"], "return_iqm_interval": found["iqm_interval"]}
+    if count > 1 and first.get("true_return") is not None:
+        about["true_return_standard_error"] = over_seeds([result["true_return"] for result in results])[
+            "standard_error"
+        ]
     about |= {"seeds": [result["options"]["seed"] for result in results]}
     about |= {"returns": [result["return"] for result in results], "history": history}
     return first | means | about
@@ -69,14 +73,24 @@ def _mean(values: list[Any]) -> Any:
 
 
 def show(results: list[Result]) -> None:
-    """A table for each setting."""
-    for group in settings(results):
-        _show(summed_up(group))
+    """One setting in detail, or a row for each of several."""
+    rows = [summed_up(group) for group in settings(results)]
+    Console().print(_details(rows[0]) if len(rows) == 1 else _comparison(rows))
 
 
-def _show(row: Result) -> None:
-    setting = "".join(f", {name} {value:g}" for name, value in row["setting"].items())
-    table = Table("", "", title=f"{row['recipe']} on {row['dataset']}{setting}", show_header=False)
+def _comparison(rows: list[Result]) -> Table:
+    title = f"{rows[0]['recipe']} on {rows[0]['dataset']}, seeds {', '.join(map(str, rows[0]['seeds']))}"
+    table = Table(*rows[0]["setting"], "return", "interquartile mean", title=title)
+    for row in rows:
+        error, interval = row["return_standard_error"], row["return_iqm_interval"]
+        mean = f"{row['return']:.4g}" + ("" if error is None else f" ± {error:.2g}")
+        iqm = f"{row['return_iqm']:.4g}" + (" [{:.4g}, {:.4g}]".format(*interval) if interval else "")
+        table.add_row(*(f"{value:g}" for value in row["setting"].values()), mean, iqm)
+    return table
+
+
+def _details(row: Result) -> Table:
+    table = Table("", "", title=f"{row['recipe']} on {row['dataset']}", show_header=False)
     several = len(row["seeds"]) > 1
     error = row["return_standard_error"]
     over = f", mean of {len(row['seeds'])} seeds" if several else ""
@@ -94,7 +108,7 @@ def _show(row: Result) -> None:
         table.add_row("Q on the data's actions", f"{row['q_data']:.4g}")
         table.add_row("what they truly return", f"{row['true_return']:.4g} ± {row['true_return_standard_error']:.2g}")
     table.add_row("training", f"{row['seconds']:.1f} s, {row['updates_per_second']:.0f} updates/s")
-    Console().print(table)
+    return table
 
 
 def save(result: Result, folder: Path) -> None:
