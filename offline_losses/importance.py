@@ -27,6 +27,7 @@ from offline_losses._core.checks import (
     of_steps,
 )
 from offline_losses._core.episodes import OfEpisodes, by_blocks, first_totals, in_blocks, sequence_start
+from offline_losses._core.pieces import found
 from offline_losses._core.public import public
 from offline_losses._core.reduce import over_steps, scalar, select, summed
 from offline_losses._core.root import root
@@ -207,6 +208,10 @@ def cumulative_log_weight(log_ratio: Tensor, done: Tensor) -> Tensor:
     blocks = in_blocks(done, log_ratio)
     if len(blocks) > 1:
         return torch.cat([cumulative_log_weight(x, end) for end, x in blocks]).view(done.shape)
+    pieces = found(done, log_ratio)
+    running = None if pieces is None else pieces.running(log_ratio.double().flatten())
+    if running is not None:
+        return running.view(done.shape)
     one = torch.ones((), dtype=torch.float64, device=done.device)
     backwards = log_ratio.double().clamp(min=LOWEST).flip(-1)
     return _or_never(solve(backwards, one, sequence_start(done).flip(-1), None).flip(-1))

@@ -7,21 +7,20 @@ mixes estimates that change from the one to the other at different steps.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob, check_count, check_knob
-from offline_losses._core.episodes import first_step_of, only, sequence_end, sequence_start
+from offline_losses._core.episodes import only, sequence_end, sequence_start, step_in_episode
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
-from offline_losses.doubly_robust import check_model, weighted_doubly_robust_value
+from offline_losses.doubly_robust import check_model
 from offline_losses.importance import ValueEstimate, cumulative_log_weight, estimate
-from offline_losses.intervals import bootstrap_interval, check_generator
-from offline_losses.per_decision import normalized_sums, whole_share
+from offline_losses.intervals import check_generator, quantiles
+from offline_losses.per_decision import normalized_sums, resampled_sums, whole_share
 from offline_losses.recurrence import td_error
 
 
@@ -95,10 +94,9 @@ def magic_value(
     flat = {name: x.detach().flatten() for name, x in {**values, "terminated": terminated}.items()}
     flat["done"] = sequence_end(done).flatten()
     returns = truncated(**flat, discount=discount, steps=steps)
-    estimator = partial(weighted_doubly_robust_value, discount=discount)
-    low, high = bootstrap_interval(estimator, flat, generator=generator, resamples=resamples, level=level)
+    low, high = quantiles(resampled(**flat, discount=discount, generator=generator, resamples=resamples), level)
     mean = returns.mean(1)
-    low, high = torch.minimum(low.double(), mean[-1]), torch.maximum(high.double(), mean[-1])
+    low, high = torch.minimum(low, mean[-1]), torch.maximum(high, mean[-1])
     bias = (low - mean).clamp(min=0) + (mean - high).clamp(min=0)
     covariance = (returns - mean.unsqueeze(1)) @ (returns - mean.unsqueeze(1)).T / max(1, returns.shape[1] - 1)
     share = mixture((covariance / returns.shape[1] + torch.outer(bias, bias)).cpu())
@@ -124,8 +122,7 @@ def truncated(
     steps: Iterable[int] | None,
 ) -> Tensor:
     """What each episode adds to each estimate, [J, n], the errors of all steps in the last."""
-    index = torch.arange(len(done), device=done.device)
-    step = index - first_step_of(done, index)
+    step = step_in_episode(done)
     longest = int(step.max()) + 1
     log_weight, start = cumulative_log_weight(log_ratio, done), sequence_start(done)
     error = td_error(reward, q_data, next_value, terminated, discount).double()
@@ -135,6 +132,27 @@ def truncated(
     counts = [*sorted({count for count in chosen if count < longest}), longest]
     kept = (torch.where(step < count, error, 0.0) for count in counts)
     return torch.stack([value[start] + only(normalized_sums(x, log_weight, done, discount)) for x in kept])
+
+
+def resampled(
+    reward: Tensor,  # [N], as the others
+    q_data: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    log_ratio: Tensor,
+    terminated: Tensor,
+    done: Tensor,
+    discount: Knob,
+    generator: Generator,
+    resamples: int,
+) -> Tensor:
+    """`weighted_doubly_robust_value` of as many episodes, drawn again as `bootstrap_interval` does; [resamples]."""
+    error = td_error(reward, q_data, next_value, terminated, discount).double()
+    first_value, n = value[sequence_start(done)].double(), int(done.sum())
+    drawn = (torch.randint(n, (n,), generator=generator, device=generator.device) for _ in range(resamples))
+    counts = [torch.bincount(index.to(done.device), minlength=n) for index in drawn]
+    sums = resampled_sums(error, cumulative_log_weight(log_ratio, done), done, discount, counts)
+    return torch.stack([x + count.double() @ first_value / n for x, count in zip(sums, counts, strict=True)])
 
 
 def mixture(error: Tensor) -> Tensor:

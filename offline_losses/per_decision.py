@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,16 +22,16 @@ from offline_losses._core.episodes import (
     OfEpisodes,
     by_blocks,
     every_one,
-    first_step_of,
     first_total,
     in_blocks,
-    may_be_looked_at,
     only,
     powers,
     scattered,
     sequence_end,
     sequence_start,
+    step_in_episode,
 )
+from offline_losses._core.pieces import may_be_looked_at
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 from offline_losses._core.scan import solve
@@ -158,20 +158,40 @@ def weighted_sums(
 def normalized_sums(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> OfEpisodes:
     """Sum over steps of the weighted means, plus how far each episode moves it."""
     blocks = [_block(*block) for block in in_blocks(whole(done), whole(x), whole(log_weight))]
-    sums = _sums(blocks, _places(blocks))
-    shares = [(b.log_weight - sums.largest.gather(-1, b.step)).exp() / sums.weight.gather(-1, b.step) for b in blocks]
-    mean = _by_step([share * b.x for share, b in zip(shares, blocks, strict=True)], blocks, len(sums.weight))
-    power = powers(scalar(discount, log_weight).double(), torch.arange(len(mean), device=done.device))
+    sums, shares, mean = _means(blocks, _places(blocks))
+    power = _power(discount, mean)
     # An episode that has ended draws the means of all later steps towards zero, by its share of the weights there.
     later = pad(solve(power * mean * sums.ended_share, sums.decay, None, None)[1:], (0, 1))
     moved = []
     for b, share, last in zip(blocks, shares, sums.last, strict=True):
-        each = power.gather(-1, b.step) * share * (b.x - mean.gather(-1, b.step)) - last * later.gather(-1, b.step)
+        each = b.at(power) * share * (b.x - b.at(mean)) - last * b.at(later)
         moved.append((first_total(each, b.end, 1.0), sequence_start(b.end)))
     value, count = (power * mean).sum(), torch.stack([b.end.sum() for b in blocks]).sum()
     if len(moved) > 1:
         return every_one(value + count * torch.cat([only(x) for x in moved]))
     return shared_out((value + count * moved[0][0]).view(x.shape), x), sequence_start(done)
+
+
+def resampled_sums(
+    x: Tensor,  # [N]
+    log_weight: Tensor,  # [N]
+    done: Tensor,  # [N]
+    discount: Knob,
+    counts: Iterable[Tensor],  # each [n], how often each episode was drawn
+) -> list[Tensor]:
+    """The sum over steps of the weighted means, of episodes drawn again: their weights times these counts."""
+    block = _block(done, x, log_weight)
+    episode, places = block.end.cumsum(0) - block.end.long(), _places([block])
+    found = []
+    for count in counts:
+        log_count = count.double().log().index_select(0, episode)
+        _, _, mean = _means([block._replace(log_weight=log_weight + log_count)], places)
+        found.append((_power(discount, mean) * mean).sum())
+    return found
+
+
+def _power(discount: Knob, mean: Tensor) -> Tensor:
+    return powers(scalar(discount, mean).double(), torch.arange(len(mean), device=mean.device))
 
 
 class _Block(NamedTuple):
@@ -182,10 +202,14 @@ class _Block(NamedTuple):
     log_weight: Tensor
     step: Tensor  # how many steps of its episode lie before each
 
+    def at(self, table: Tensor) -> Tensor:
+        """What is the same for the same step of every episode."""
+        return table.index_select(0, self.step)
+
 
 def _block(done: Tensor, x: Tensor, log_weight: Tensor) -> _Block:
-    end, index = sequence_end(done).flatten(), torch.arange(done.numel(), device=done.device)
-    return _Block(end, x.flatten(), log_weight.flatten(), index - first_step_of(end, index))
+    end = sequence_end(done).flatten()
+    return _Block(end, x.flatten(), log_weight.flatten(), step_in_episode(end))
 
 
 def _places(blocks: Sequence[_Block]) -> int:
@@ -198,11 +222,18 @@ def _places(blocks: Sequence[_Block]) -> int:
     return blocks[0].step.shape[-1]
 
 
+def _means(blocks: Sequence[_Block], places: int) -> tuple[_Sums, list[Tensor], Tensor]:
+    """The sums of the weights, the share of each step in that of its place, and the weighted mean of each place."""
+    sums = _sums(blocks, places)
+    shares = [weight / b.at(sums.weight) for weight, b in zip(sums.weights, blocks, strict=True)]
+    return sums, shares, _by_step([share * b.x for share, b in zip(shares, blocks, strict=True)], blocks, places)
+
+
 class _Sums(NamedTuple):
     """The weights of all episodes at the same step of theirs: what the shares are made of."""
 
-    largest: Tensor  # of each step, the logarithm of the largest weight, a constant for the gradient
-    weight: Tensor  # of each step, the sum of all weights over the largest
+    weights: list[Tensor]  # over the largest of their step
+    weight: Tensor  # of each step, the sum of these, and of those of the episodes that have ended
     ended_share: Tensor  # of each step, the largest weight of an episode that has ended, over the sum
     decay: Tensor  # of each step, the largest weight of an episode that has ended, over that at the next step
     last: list[Tensor]  # of the last step of each episode, its weight over the largest of those that have ended by then
@@ -217,15 +248,15 @@ def _sums(blocks: Sequence[_Block], places: int) -> _Sums:
     ended = ended.cummax(-1).values
     following, ended = _finite(ended), pad(ended[:-1], (1, 0), value=-torch.inf)
     largest, decay = _finite(torch.maximum(running, ended)), (ended - following).exp()
-    last = [torch.where(b.end, b.log_weight - following.gather(-1, b.step), -torch.inf).exp() for b in blocks]
+    last = [torch.where(b.end, b.log_weight - b.at(following), -torch.inf).exp() for b in blocks]
     new = pad(_by_step(last, blocks, places)[:-1], (1, 0))
     before = pad(decay[:-1], (1, 0))
     ended_weight = solve(new.flip(-1), before.flip(-1), None, None).flip(-1)
     relative = (ended - largest).exp()
-    weights = [(b.log_weight - largest.gather(-1, b.step)).exp() for b in blocks]
+    weights = [(b.log_weight - b.at(largest)).exp() for b in blocks]
     weight = _by_step(weights, blocks, places) + ended_weight * relative
     weight = torch.where(weight > 0, weight, 1.0)
-    return _Sums(largest, weight, relative / weight, decay, last)
+    return _Sums(weights, weight, relative / weight, decay, last)
 
 
 def _by_step(terms: Sequence[Tensor], blocks: Sequence[_Block], places: int) -> Tensor:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from offline_losses._core.checks import Knob, check_axis, check_flags, check_values, present
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed, times, upcast
 from offline_losses._core.scan import solve
-from offline_losses._core.tracing import is_nonzero, is_tracing
+from offline_losses._core.tracing import is_differentiated, is_nonzero
 
 
 @public
@@ -73,7 +72,7 @@ def done_or_zero(
     A factor that is differentiated cuts nothing, since a cut has no slope in it.
     """
     for factor in factors:
-        if not is_nonzero(factor) and not (isinstance(factor, Tensor) and _is_differentiated(factor)):
+        if not is_nonzero(factor) and not (isinstance(factor, Tensor) and is_differentiated(factor)):
             done = done | (factor == 0)
     return done
 
@@ -87,9 +86,3 @@ def td_error(
 ) -> Tensor:
     """How much better one step turned out than its value."""
     return upcast(reward) + times(discount, torch.where(terminated, 0.0, upcast(next_value))) - upcast(value)
-
-
-def _is_differentiated(x: Tensor) -> bool:
-    if is_tracing() or x.requires_grad:
-        return x.requires_grad
-    return unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

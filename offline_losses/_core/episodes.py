@@ -18,10 +18,11 @@ from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
+from offline_losses._core.pieces import Pieces, ended, ends, found, may_be_looked_at
 from offline_losses._core.reduce import in_double
 from offline_losses._core.scan import solve
 from offline_losses._core.sharded import beside
-from offline_losses._core.tracing import is_tracing, takes_operators
+from offline_losses._core.tracing import takes_operators
 
 BLOCK = 2**18
 """Steps whose rewards are added up at a time, as doubles two megabytes."""
@@ -60,6 +61,9 @@ def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """The same on the first step at least."""
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
+    pieces = found(done, reward, *_tensors(discount))
+    if pieces is not None:
+        return pieces.at_first(_discounted(reward, pieces, discount)).view(done.shape)
     return totals(reward, done, discount)[0]
 
 
@@ -67,8 +71,18 @@ def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tup
     """Sum of the first and return of each episode, on its first step at least."""
     if _is_compiled(reward, discount):
         return first_total(x, done, 1.0), first_total(reward, done, discount)
+    pieces = found(done, x, reward, *_tensors(discount))
+    if pieces is not None:
+        sums = pieces.sums(x.double().flatten()), _discounted(reward, pieces, discount)
+        return pieces.at_first(sums[0]).view(done.shape), pieces.at_first(sums[1]).view(done.shape)
     first_step, factor = _powers(done, discount)
     return scattered(x.double(), first_step), scattered(reward.double() * factor, first_step)
+
+
+def _discounted(reward: Tensor, pieces: Pieces, discount: Knob) -> Tensor:
+    """Return of each episode."""
+    factor = None if float(discount) == 1.0 else _table(_double(discount, reward), pieces.length)[pieces.step()]
+    return pieces.sums(_times(reward.double().flatten(), factor))
 
 
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
@@ -113,10 +127,10 @@ def in_blocks(done: Tensor, *steps: Tensor) -> list[tuple[Tensor, ...]]:
     """Flags and steps as they are; or flat, in blocks of whole episodes, if they are many and may be looked at."""
     if done.numel() > BLOCK and may_be_looked_at(done, *steps):
         try:
-            sizes = _block_sizes(_episodes(done)[0])
+            sizes = _block_sizes(ends(done)[0])
         except RuntimeError:  # under a transform nothing has a value
             return [(done, *steps)]
-        return list(zip(*(torch.split(x.reshape(-1), sizes) for x in (sequence_end(done), *steps)), strict=True))
+        return list(zip(*(torch.split(x.reshape(-1), sizes) for x in (ended(done), *steps)), strict=True))
     return [(done, *steps)]
 
 
@@ -137,13 +151,22 @@ def every_one(x: Tensor) -> OfEpisodes:
     return x, torch.ones_like(x, dtype=torch.bool)
 
 
-def may_be_looked_at(*tensors: Tensor) -> bool:
-    """Whether a formula may depend on values: on a card it would wait for them."""
-    return not is_tracing() and all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+def step_in_episode(done: Tensor) -> Tensor:
+    """How many steps of its episode lie before each step; [N]."""
+    pieces = found(done)
+    if pieces is not None:
+        return pieces.step()
+    step = torch.arange(len(done), device=done.device)
+    return step - first_step_of(done, step)
 
 
 def first_step_of(done: Tensor, step: Tensor) -> Tensor:
     return (step * sequence_start(done)).cummax(-1).values
+
+
+def _tensors(*knobs: Knob) -> list[Tensor]:
+    """Those of the hyper-parameters that a derivative may be asked by."""
+    return [knob for knob in knobs if isinstance(knob, Tensor)]
 
 
 def _double(discount: Knob, like: Tensor) -> Tensor:
@@ -185,13 +208,12 @@ def _sum_by_scatter(x: Tensor, done: Tensor, discount: Tensor, transposed: bool)
 def _sum_by_segments(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     result = torch.empty(x.shape, dtype=torch.float64)
     if x.numel():
-        last, length = _episodes(done)
-        for steps, pieces, factor in _blocks(last, length, discount):
+        for steps, pieces, factor in _blocks(*ends(done), discount):
             terms = x.reshape(-1)[steps].double()
             if transposed:
-                result.view(-1)[steps] = _times(_segment_sums(terms, pieces).repeat_interleave(pieces), factor)
+                result.view(-1)[steps] = _times(pieces.sums(terms).repeat_interleave(pieces.length), factor)
             else:
-                result.view(-1)[steps] = _segment_sums(_times(terms, factor), pieces).repeat_interleave(pieces)
+                result.view(-1)[steps] = pieces.sums(_times(terms, factor)).repeat_interleave(pieces.length)
     return result
 
 
@@ -226,45 +248,28 @@ _episode_sum.register_vmap(partial(mapped_by_rows, _episode_sum))
 
 def episode_table(reward: Tensor, done: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return, length and last step of each episode, in order; a look at values, on the CPU."""
-    last, length = _episodes(done)
+    last, length = ends(done)
     reward, blocks = reward.reshape(-1), _blocks(last, length, discount)
-    totals = [_segment_sums(_times(reward[steps].double(), factor), pieces) for steps, pieces, factor in blocks]
+    totals = [pieces.sums(_times(reward[steps].double(), factor)) for steps, pieces, factor in blocks]
     return torch.cat(totals), length, last
 
 
-def _episodes(done: Tensor) -> tuple[Tensor, Tensor]:
-    """The last step of each episode, looked for eight at a time, and the length of each."""
-    end = (done if done[..., -1].all() else sequence_end(done)).flatten()
-    if len(end) % 8 or end.storage_offset() % 8:
-        end = pad(end, (0, -len(end) % 8))
-    eights = end.view(-1, 8)
-    rows = eights.view(torch.int64).squeeze(-1).nonzero().squeeze(-1)
-    row, column = eights[rows].nonzero(as_tuple=True)
-    last = 8 * rows[row] + column
-    return last, torch.diff(last, prepend=last.new_tensor([-1]))
-
-
-def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Episodes that together stay in the processor's cache, and at least one: steps, lengths, discounts if any."""
+def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Pieces, Tensor | None]]:
+    """Episodes that together stay in the processor's cache, and at least one: steps, episodes, discounts if any."""
     # the powers once for all, since a power taken in another place of a vector may differ in its last bit
-    powers = discount ** torch.arange(int(length.max()), dtype=torch.float64) if float(discount) != 1.0 else None
+    table = _table(discount, length) if float(discount) != 1.0 else None
     block = last // BLOCK
     starts = (torch.diff(block, prepend=block.new_tensor([-1])) > 0).nonzero().flatten().tolist()
     for start, stop in pairwise([*starts, len(last)]):
-        pieces = length[start:stop]
-        steps = slice(int(last[start] + 1 - pieces[0]), int(last[stop - 1] + 1))
-        yield steps, pieces, None if powers is None else powers[_step_in_episode(pieces)]
+        steps = slice(int(last[start] + 1 - length[start]), int(last[stop - 1] + 1))
+        pieces = Pieces(last[start:stop] + 1 - length[start:stop] - steps.start, length[start:stop])
+        yield steps, pieces, None if table is None else table[pieces.step()]
 
 
-def _step_in_episode(pieces: Tensor) -> Tensor:
-    """How many steps of its episode lie before each step."""
-    first = (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
-    return torch.arange(len(first)) - first
+def _table(discount: Tensor, length: Tensor) -> Tensor:
+    """The discount to the power of each step of the longest episode."""
+    return discount ** torch.arange(int(length.max()), dtype=torch.float64)
 
 
 def _times(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * factor
-
-
-def _segment_sums(steps: Tensor, pieces: Tensor) -> Tensor:
-    return torch.segment_reduce(steps, "sum", lengths=pieces, unsafe=True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 
 class _Thread(threading.local):
@@ -62,3 +63,10 @@ def is_nonzero(number: Tensor | float) -> bool:
 def takes_operators() -> bool:
     """Whether a whole algorithm may enter the trace as one operator: a transform does not find its derivative."""
     return is_tracing() and bool(_is_transforming) and not _is_transforming[0]()
+
+
+def is_differentiated(x: Tensor) -> bool:
+    """Whether a derivative by this may be asked for."""
+    if is_tracing() or x.requires_grad:
+        return x.requires_grad
+    return unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ from offline_losses import (
     importance_weights,
     weighted_importance_sampling_value,
 )
-from offline_losses._core import episodes
+from offline_losses._core import episodes, pieces
 
 INF = math.inf
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -46,6 +46,21 @@ def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Lo
             result = ESTIMATORS[name](log._replace(reward=reward), discount=discount)
             found.append([*result, *torch.autograd.grad(result.value, reward)])
     for one, other in zip(*found, strict=True):
+        close(one, other, 1e-9)
+
+
+@each_estimator
+@given(data=st.data(), discount=discounts)
+def test_many_steps_are_no_other_than_few(name: str, data: st.DataObject, discount: float) -> None:
+    """Many are summed up by episodes, with actions that the policy never takes and with ratios too large for that."""
+    log = data.draw(logs())
+    if data.draw(st.booleans()):
+        log = log._replace(log_ratio=torch.where(log.log_ratio > 1.5, 2 * pieces.LARGEST, log.log_ratio))
+    few = ESTIMATORS[name](log, discount=discount)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "MANY", 1)
+        many = ESTIMATORS[name](log, discount=discount)
+    for one, other in zip(few, many, strict=True):
         close(one, other, 1e-9)
 
 

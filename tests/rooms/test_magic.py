@@ -15,8 +15,9 @@ from scipy.optimize import minimize
 from strategies import discounts, tensors
 from torch import Tensor
 
-from offline_losses import magic_value, weighted_doubly_robust_value
-from offline_losses.magic import mixture, truncated
+from offline_losses import bootstrap_interval, magic_value, weighted_doubly_robust_value
+from offline_losses._core.episodes import sequence_end
+from offline_losses.magic import mixture, resampled, truncated
 
 
 def magic(log: Log, **knobs: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,6 +58,18 @@ def test_the_estimates_are_those_of_the_paper(log: Log, discount: float) -> None
         sums.append(g)
     found = truncated(**log._asdict(), discount=discount, steps=range(longest))
     close(found.mean(1), torch.stack([torch.as_tensor(x) for x in sums]))
+
+
+@given(log=logs(), discount=discounts)
+def test_what_is_drawn_again_counts_as_often(log: Log, discount: float) -> None:
+    """The estimates of the interval are those of the log that has the drawn episodes one after the other."""
+    estimator, drawn = partial(weighted_doubly_robust_value, discount=discount), {"resamples": 9}
+    low, high = bootstrap_interval(
+        estimator, log._asdict(), generator=torch.Generator().manual_seed(1), level=0.5, **drawn
+    )
+    log = log._replace(done=sequence_end(log.done))
+    found = resampled(**log._asdict(), discount=discount, generator=torch.Generator().manual_seed(1), **drawn)
+    close(torch.stack([low, high]), found.quantile(torch.tensor([0.25, 0.75]).double()), 1e-8)
 
 
 @given(data=st.data())

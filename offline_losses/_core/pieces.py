@@ -1,0 +1,94 @@
+"""Sums over episodes as pieces of different length: on the CPU, where values may be looked at and nothing is derived.
+
+What is known of many episodes at once, their first steps and their lengths, is found in one pass over the flags. Sums
+from the first step on are differences of one running sum, from which each episode takes away at its first step what the
+one before it has added: so it stays as small as an episode's own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from offline_losses._core.tracing import is_differentiated, is_tracing
+
+MANY = 2**13
+"""Steps from which on it takes less time to look for the episodes."""
+
+LARGEST = 1e6
+"""Up to here terms leave a running sum the digits of the smaller ones."""
+
+
+class Pieces(NamedTuple):
+    """The first step and the length of each episode, whose steps lie one after the other."""
+
+    first: Tensor
+    length: Tensor
+
+    def step(self) -> Tensor:
+        """How many steps of its episode lie before each step."""
+        steps = int(self.length.sum())
+        return torch.arange(steps) - self.first.repeat_interleave(self.length, output_size=steps)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Of each episode, step by step from the first."""
+        return torch.segment_reduce(x, "sum", lengths=self.length, unsafe=True)
+
+    def at_first(self, sums: Tensor) -> Tensor:
+        """A number of each episode on its first step, and zero elsewhere."""
+        return sums.new_zeros(int(self.length.sum())).index_put((self.first,), sums)
+
+    def running(self, x: Tensor) -> Tensor | None:
+        """The sum from the first step of the episode on; None if terms are too large for that, other than −∞."""
+        low, high = x.aminmax()
+        never = x.isneginf() if low == -torch.inf else None
+        if never is not None:
+            x = x.masked_fill(never, 0.0)
+            low = x.amin()
+        if not -LARGEST <= low <= high <= LARGEST:
+            return None
+        total = self._running(x)
+        return total if never is None else total.masked_fill(self._running(never.double()) > 0.5, -torch.inf)
+
+    def _running(self, x: Tensor) -> Tensor:
+        before = -self.sums(x)[:-1]
+        return x.index_put((self.first[1:],), before, accumulate=True).cumsum(0)
+
+
+def found(done: Tensor, *steps: Tensor) -> Pieces | None:
+    """The episodes of many steps, where the formula of these may depend on values and has no derivative."""
+    if done.numel() < MANY or not may_be_looked_at(done, *steps) or any(map(is_differentiated, steps)):
+        return None
+    try:
+        last, length = ends(done)
+    except RuntimeError:  # under a transform nothing has a value
+        return None
+    return Pieces(last + 1 - length, length)
+
+
+def may_be_looked_at(*tensors: Tensor) -> bool:
+    """Whether a formula may depend on values: on a card it would wait for them."""
+    return not is_tracing() and all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+
+
+def ended(done: Tensor) -> Tensor:
+    """Flags that are true on the last step of each row too."""
+    if not done[..., -1].all():
+        done = done.clone()
+        done[..., -1] = True
+    return done
+
+
+def ends(done: Tensor) -> tuple[Tensor, Tensor]:
+    """The last step of each episode, looked for eight at a time, and the length of each."""
+    end = ended(done).flatten()
+    if len(end) % 8 or end.storage_offset() % 8:
+        end = pad(end, (0, -len(end) % 8))
+    eights = end.view(-1, 8)
+    rows = eights.view(torch.int64).squeeze(-1).nonzero().squeeze(-1)
+    row, column = eights[rows].nonzero(as_tuple=True)
+    last = 8 * rows[row] + column
+    return last, torch.diff(last, prepend=last.new_tensor([-1]))
