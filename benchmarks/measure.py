@@ -128,7 +128,7 @@ class Bench:
             seconds, result = first_calls(variant, self.device)
         said = [str(warning.message) for warning in caught if "offline_losses" in str(warning.message)]
         note = "; ".join(filter(None, [variant.note, *said]))
-        peak = peak_bytes(variant.run, self.device) / 2**20
+        peak = (variant.peak() if variant.peak else peak_bytes(variant.run, self.device)) / 2**20
         return replace(row, first_s=seconds, peak_mb=peak or None, note=note), variant, result  # None: not PyTorch's
 
     def _times(self, ready: dict[str, Variant], workload: Workload) -> dict[str, Times]:

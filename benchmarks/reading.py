@@ -1,14 +1,15 @@
-"""Reading a Minari dataset of a million steps in 5 000 episodes: by ours, by Minari's iterator, from the cache."""
+"""Reading a Minari dataset of a million steps: by ours, by its iterator, from a cache, into a folder; and memory."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -17,45 +18,73 @@ from torch import Tensor
 from benchmarks.timing import MODES, Variant, Variants, Workload, clone_floor, shape_text
 
 STEPS = 1_000_000
-LENGTH = 200
-EPISODES = 1000  # that are there
-SHARE = EPISODES * LENGTH / STEPS
-NOTE = f"timed on {EPISODES:,} episodes of {LENGTH} steps, scaled to {STEPS:,} steps"
+EPISODES = (5_000, 20_000)
+TIMED = 1_000  # episodes that are read each time
+ROW_BYTES = 4 * (2 * 11 + 3 + 1) + 3 + 8  # of all columns: observations, action, reward, flags, episode
+KINDS = {"": {}, ", kept in a cache": {"cache": "kept"}, ", into a folder": {"memmap": "mapped"}}
 
 
 def readings() -> Iterator[Workload]:
-    """Two pieces of work; what they need beyond PyTorch is asked for when a variant is made."""
+    """Pieces of work; what they need beyond PyTorch is asked for when a variant is made.
 
-    def read(device: torch.device) -> Variants:
-        return {"eager": lambda: _variant(_load), "minari": lambda: _variant(_iterated), "floor": _floor}
-
-    def kept(device: torch.device) -> Variants:
-        return {"eager": lambda: _variant(_mapped), "floor": _floor}
-
-    yield Workload("reading", "load_minari", shape_text((STEPS,)), MODES[0], STEPS, read)
-    yield Workload("reading", "load_minari, kept in a cache", shape_text((STEPS,)), MODES[0], STEPS, kept)
+    Times are of some episodes alone, but for a cache, which is there; memory is of all, in another process.
+    """
+    for episodes in EPISODES:
+        for kind, how in KINDS.items():
+            name = f"load_minari of {episodes:,} episodes{kind}"
+            yield Workload("reading", name, shape_text((STEPS,)), MODES[0], STEPS, partial(_variants, episodes, how))
 
 
-def _floor() -> Variant:
-    return clone_floor(torch.zeros(STEPS, 29))
+def _variants(episodes: int, how: dict[str, str], device: torch.device) -> Variants:
+    makers: Variants = {"eager": lambda: _variant(episodes, _load, how)}
+    if not how:
+        makers["minari"] = lambda: _variant(episodes, _iterated, None)
+    return {**makers, "floor": lambda: clone_floor(torch.zeros(STEPS, ROW_BYTES // 4))}
 
 
-def _variant(run: Any) -> Variant:
-    folder = _folder()
-    return Variant(lambda: run(folder), work=SHARE, note=NOTE)
+def _variant(episodes: int, run: Callable[..., list[Tensor]], how: dict[str, str] | None) -> Variant:
+    length = STEPS // episodes
+    if how and "cache" in how:
+        folder = _folder(length, episodes)
+        return Variant(lambda: run(folder, **how), tolerance=None, note="from the second time on")
+    folder = _folder(length, min(TIMED, episodes))
+    share = min(TIMED, episodes) / episodes
+    note = f"timed on {min(TIMED, episodes):,} episodes of {length} steps, scaled to {STEPS:,} steps"
+    peak = None if how is None else lambda: _peak(_folder(length, episodes), how)
+    return Variant(lambda: run(folder, **(how or {})), work=share, note=note, peak=peak)
 
 
-def _load(folder: str, **how: Any) -> list[Tensor]:
+def _load(folder: str, **how: str) -> list[Tensor]:
     from offline_losses.adapters.minari import load_minari
 
-    with _datasets_in(folder):
-        data = load_minari("benchmark/reading-v0", progress=False, **how)
-    return [data["observation"], data["next", "observation"], data["action"], data["next", "reward"]]
+    with _datasets_in(folder), tempfile.TemporaryDirectory() as fresh:
+        places = {kind: os.path.join(fresh if kind == "memmap" else folder, place) for kind, place in how.items()}
+        data = load_minari("benchmark/reading-v0", progress=False, **places)
+        columns = [data["observation"], data["next", "observation"], data["action"], data["next", "reward"]]
+        return [column.clone() for column in columns] if how else columns  # once over the pages
 
 
-def _mapped(folder: str) -> list[Tensor]:
-    """As `load_minari` reads what it has kept, and once over the pages."""
-    return [column.clone() for column in _load(folder, cache=os.path.join(folder, "kept"))]
+_CHILD = """
+import sys
+from pathlib import Path
+from offline_losses.adapters.minari import load_minari
+def now(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+held = now("VmRSS")
+load_minari("benchmark/reading-v0", progress=False, **dict([sys.argv[1:]] if sys.argv[1:] else []))
+print(now("VmHWM") - held)
+"""
+
+
+def _peak(folder: str, how: dict[str, str]) -> int:
+    """Bytes of memory beyond those at the start; 0 where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    with _datasets_in(folder), tempfile.TemporaryDirectory() as fresh:
+        options = [part for kind, place in how.items() for part in (kind, os.path.join(fresh, place))]
+        child = [sys.executable, "-c", _CHILD, *options]
+        return int(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
 
 
 def _iterated(folder: str) -> list[Tensor]:
@@ -74,7 +103,7 @@ def _iterated(folder: str) -> list[Tensor]:
 
 
 @cache
-def _folder() -> str:
+def _folder(length: int, episodes: int) -> str:
     """A dataset of 11 numbers an observation and 3 an action, for as long as this process lives."""
     import minari
     from gymnasium import spaces
@@ -83,24 +112,27 @@ def _folder() -> str:
     keeper = tempfile.TemporaryDirectory(prefix="benchmarks-reading-")
     _KEPT.append(keeper)
     rng = np.random.default_rng(0)
-    end = np.arange(LENGTH) == LENGTH - 1
+    end = np.arange(length) == length - 1
+
+    def episode() -> EpisodeBuffer:
+        return EpisodeBuffer(
+            observations=rng.normal(size=(length + 1, 11)),
+            actions=rng.uniform(-1, 1, (length, 3)).astype(np.float32),
+            rewards=rng.normal(size=length),
+            terminations=end,
+            truncations=np.zeros(length, bool),
+        )
+
     with _datasets_in(keeper.name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers(
+        dataset = minari.create_dataset_from_buffers(
             "benchmark/reading-v0",
-            [
-                EpisodeBuffer(
-                    observations=rng.normal(size=(LENGTH + 1, 11)),
-                    actions=rng.uniform(-1, 1, (LENGTH, 3)).astype(np.float32),
-                    rewards=rng.normal(size=LENGTH),
-                    terminations=end,
-                    truncations=np.zeros(LENGTH, bool),
-                )
-                for _ in range(EPISODES)
-            ],
+            [],
             observation_space=spaces.Box(-np.inf, np.inf, (11,), np.float64),
             action_space=spaces.Box(-1, 1, (3,), np.float32),
         )
+        for start in range(0, episodes, 500):
+            dataset.update_dataset_from_buffer([episode() for _ in range(min(500, episodes - start))])
     return keeper.name
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from benchmarks.cases import CQL, CQL_SHAPES
 from benchmarks.measure import Measurement
 from benchmarks.networks import BATCH, TF32
+from benchmarks.reading import EPISODES, ROW_BYTES, STEPS
 from benchmarks.timing import MODES, shape_text
 
 ELEMENTWISE = ("squared_loss", "huber_loss", "expectile_loss", "quantile_loss", "nll_loss", "sac_policy_loss")
@@ -44,6 +45,7 @@ class Work(NamedTuple):
 
 def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
     """All promises, of the rows of one machine."""
+    rows = list(rows)
     works = works_of(rows)
     device = works[0].row.device if works else "cpu"
     grid = [work for work in works if work.row.group == "grid" and work.row.mode == MODES[1]]
@@ -52,6 +54,7 @@ def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
         found += _cuda_updates(works)
     else:
         found += [_near_the_copy(grid), *_updates(works)]
+    found += _readings(rows)
     imports = _find(works, "import")("offline_losses", "torch")
     return [*found, _verdict("import offline_losses ≤ 1.05 × import torch", imports, 1.05)]
 
@@ -172,6 +175,23 @@ def _returns(works: list[Work]) -> list[Verdict]:
     advantage = _find(works, "generalized_advantage", MODES[0], shape_text((256, 1000)))
     promise = "generalized_advantage of 256 × 1000 steps: TorchRL ÷ fused > 1"
     return [*found, _verdict(promise, advantage("torchrl", "fused"), 1, at_least=True)]
+
+
+def _readings(rows: Iterable[Measurement]) -> list[Verdict]:
+    """Of a million steps, of the dataset of the most episodes."""
+    found: dict[str, Measurement] = {}
+    for row in rows:
+        if row.group == "reading" and row.variant == "eager" and f" {max(EPISODES):,} " in row.name:
+            found[row.name.partition(",")[2].partition(",")[2].strip()] = row
+    peaks = {kind: row.peak_mb for kind, row in found.items() if row.peak_mb}
+    again = found["kept in a cache"].median_us if "kept in a cache" in found else None
+    columns = ROW_BYTES * STEPS / 2**20
+    what = f"load_minari of {max(EPISODES):,} episodes"
+    return [
+        _verdict(f"{what}: memory ≤ 1.3 × the columns", peaks[""] / columns if "" in peaks else None, 1.3),
+        _verdict(f"{what}: megabytes on the way into a folder ≤ 300", peaks.get("into a folder"), 300),
+        _verdict(f"{what}: seconds of a second reading ≤ 1", again / 1e6 if again else None, 1),
+    ]
 
 
 def _find(

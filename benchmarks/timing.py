@@ -41,6 +41,7 @@ class Variant:
     note: str = ""
     calls: int = 1  # before it is ready; the last of them is compared
     patience: float | None = None  # seconds for these calls, which may have to compile
+    peak: Callable[[], int] | None = None  # bytes, where PyTorch's own count says little
 
 
 @dataclass(frozen=True)

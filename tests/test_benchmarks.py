@@ -56,12 +56,17 @@ def test_the_first_tensor_has_the_size_of_the_row(work: Workload) -> None:
 
 def test_reading_gives_the_same_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("minari", reason="needs the extra offline-losses[data]")
-    monkeypatch.setattr(reading, "EPISODES", 3)
-    read, kept = (work.variants(CPU) for work in reading.readings())
+    monkeypatch.setattr(reading, "STEPS", 120)
+    monkeypatch.setattr(reading, "EPISODES", (6,))
+    monkeypatch.setattr(reading, "TIMED", 6)
+    read, kept, folder = (work.variants(CPU) for work in reading.readings())
     expected = read["eager"]().run()
-    assert expected[0].shape == (3 * reading.LENGTH, 11)
-    for make in (read["minari"], kept["eager"]):
+    assert expected[0].shape == (120, 11)
+    for make in (read["minari"], kept["eager"], kept["eager"], folder["eager"]):
         assert agree(make().run(), expected, 0.0)
+    peak = folder["eager"]().peak
+    assert peak is not None
+    assert 0 <= peak() < 2**27
 
 
 def workload(**runs: Variant) -> Workload:
