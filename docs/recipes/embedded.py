@@ -14,7 +14,7 @@ not do: plain imitation averages it away, and nothing is left to learn.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -287,6 +287,8 @@ def _store(dataset_id: str, episodes: Iterator[EpisodeBuffer], total: int, **abo
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or EMBEDDED:
+    parser = argparse.ArgumentParser(description="Builds the datasets of the recipes that are missing.")
+    parser.add_argument("ids", nargs="*", metavar="ID", default=list(EMBEDDED), help=", ".join(EMBEDDED) + "; all")
+    for name in parser.parse_args().ids:
         built = open_dataset(name)
         print(f"{name}: {built.total_episodes} episodes, {built.total_steps} steps, {built.storage.get_size()} MB")

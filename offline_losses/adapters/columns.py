@@ -165,7 +165,7 @@ class _Block:
             raise self._refusal(row, "/".join(path), expected, f"{column[row]}")
 
     def _check_action(self, leaf: Leaf, column: Array) -> None:
-        low, high = _bounds(leaf.space)
+        low, high = bounds(leaf.space)
         outside = ((column < low) | (column > high)).reshape(len(column), -1).any(axis=1)
         if not outside.any():
             return
@@ -225,7 +225,8 @@ def _first_inexact(array: Array, kind: str, wanted: np.dtype[Any] | None) -> tup
     return 0, array[0]
 
 
-def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
+def bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    """The lowest and the highest numbers of a space of arrays."""
     if isinstance(space, spaces.Box):
         return space.low, space.high
     if isinstance(space, spaces.Discrete):

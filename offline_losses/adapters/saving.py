@@ -12,15 +12,22 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_dataset import parse_dataset_id
 from tensordict import TensorDictBase
 
-from offline_losses.adapters.entries import Array, Path, key_of, path_of
+from offline_losses.adapters.entries import Array, Path, key_of
 from offline_losses.adapters.minari import open_dataset
+from offline_losses.adapters.saving_checks import (
+    check_about,
+    check_id,
+    check_rows,
+    check_space,
+    check_steps,
+    mapped,
+    unwritable,
+)
 
 _BLOCK = 200  # episodes written at a time
 _COPIED = ("algorithm_name", "code_permalink", "description", "ref_min_score", "ref_max_score", "requirements")
-_KEPT = ("observation", "action", "next")
 _SPECS = ("env_spec", "eval_env_spec")
 
 
@@ -52,30 +59,36 @@ def save_minari(
 
     Raises:
         ValueError: an id that is malformed or taken, no spaces, a missing entry, numbers that are not finite, `done`
-            that is not its two flags or not on the last row of each episode, or rows that do not follow each other.
-            Nothing is written then.
+            that is not its two flags or not on the last row of each episode, rows that do not follow each other, or
+            values outside of a discrete space. Nothing is written then.
+        TypeError: an argument that Minari does not know.
+        OSError: a folder of datasets that cannot be written.
     """
-    _check_id(dataset_id)
-    source = None if like is None else open_dataset(like)
+    check_id(dataset_id)
+    check_about(about)
+    source = None if like is None else _opened(like)
     observation_space = observation_space or (source and source.observation_space)
     action_space = action_space or (source and source.action_space)
     if observation_space is None or action_space is None:
         raise ValueError("save_minari: like: expected a dataset, or both spaces, got neither. Pass one of them.")
-    bounds = _bounds(data)
+    edges = _edges(data)
     given = _given(source) | about
-    buffers = _buffers(data, bounds, observation_space, action_space, _seeds(source, data, bounds))
+    buffers = _buffers(data, edges, observation_space, action_space, _seeds(source, data, edges))
     first = list(islice(buffers, _BLOCK))  # checked before anything is written
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*(author|email|eval_env|env_spec|permalink|algorithm|description).*"
         )
-        dataset = minari.create_dataset_from_buffers(
-            dataset_id,
-            first,
-            observation_space=observation_space,
-            action_space=action_space,
-            **{"jpeg_encoding": False, **given},
-        )
+        try:
+            dataset = minari.create_dataset_from_buffers(
+                dataset_id,
+                first,
+                observation_space=observation_space,
+                action_space=action_space,
+                **{"jpeg_encoding": False, **given},
+            )
+        except OSError as error:
+            raise unwritable(error) from error
     try:
         while block := list(islice(buffers, _BLOCK)):
             dataset.update_dataset_from_buffer(block)
@@ -88,19 +101,11 @@ def save_minari(
     return minari.load_dataset(dataset_id)
 
 
-def _check_id(dataset_id: str) -> None:
+def _opened(like: str | minari.MinariDataset) -> minari.MinariDataset:
     try:
-        parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:  # malformed, or without a version
-        raise ValueError(
-            f"save_minari: dataset_id: expected an id like 'mine/best-v0', with a version and a namespace of two "
-            f"letters or more, got {dataset_id!r}. Correct it."
-        ) from error
-    if dataset_id in minari.list_local_datasets():
-        raise ValueError(
-            f"save_minari: dataset_id: expected a new id, got {dataset_id!r}, which is there. Raise the version, or "
-            f"remove it with `minari delete {dataset_id}`."
-        )
+        return open_dataset(like)
+    except (TypeError, ValueError, FileNotFoundError, ImportError) as error:
+        raise type(error)(str(error).replace("load_minari: dataset", "save_minari: like", 1)) from error
 
 
 def _given(source: minari.MinariDataset | None) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _given(source: minari.MinariDataset | None) -> dict[str, Any]:
     return given
 
 
-def _bounds(data: TensorDictBase) -> list[tuple[int, int]]:
+def _edges(data: TensorDictBase) -> list[tuple[int, int]]:
     """First row and end of each episode."""
     if not isinstance(data, TensorDictBase) or data.batch_dims != 1:
         got = f"batch size {list(data.batch_size)}" if isinstance(data, TensorDictBase) else type(data).__name__
@@ -130,12 +135,12 @@ def _bounds(data: TensorDictBase) -> list[tuple[int, int]]:
 
 
 def _seeds(
-    source: minari.MinariDataset | None, data: TensorDictBase, bounds: list[tuple[int, int]]
+    source: minari.MinariDataset | None, data: TensorDictBase, edges: list[tuple[int, int]]
 ) -> Iterator[dict[str, Any]]:
     """Seed and options of each episode that is as long as in the source."""
     known = set() if source is None else set(map(int, source.episode_indices))
     episode = data.get("episode", None)
-    for start, stop in bounds:
+    for start, stop in edges:
         index = -1 if episode is None else int(episode[start])
         if source is None or index not in known:
             yield {}
@@ -147,7 +152,7 @@ def _seeds(
 
 def _buffers(
     data: TensorDictBase,
-    bounds: list[tuple[int, int]],
+    edges: list[tuple[int, int]],
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     seeds: Iterator[dict[str, Any]],
@@ -156,57 +161,21 @@ def _buffers(
     after = _nested(data, observation_space, ("next", "observation"))
     action = _nested(data, action_space, ("action",))
     reward, terminated, truncated = (_entry(data, ("next", name)) for name in ("reward", "terminated", "truncated"))
-    _check_steps(data, reward, terminated, truncated)
-    _check_rows(before, after, ~_entry(data, ("next", "done"))[:-1].astype(bool))
-    for (start, stop), seed in zip(bounds, seeds, strict=True):
+    done = _entry(data, ("next", "done")).astype(bool)
+    check_steps(data, done, reward, terminated, truncated)
+    for space, column, path in ((observation_space, before, "observation"), (action_space, action, "action")):
+        check_space(space, column, path)
+    check_rows(before, after, ~done[:-1])
+    for (start, stop), seed in zip(edges, seeds, strict=True):
         rows = slice(start, stop)
         yield EpisodeBuffer(
-            observations=_mapped(lambda x, y, a=start, b=stop: np.concatenate([x[a:b], y[b - 1 : b]]), before, after),
-            actions=_mapped(lambda x, rows=rows: x[rows], action),
+            observations=mapped(lambda x, y, a=start, b=stop: np.concatenate([x[a:b], y[b - 1 : b]]), before, after),
+            actions=mapped(lambda x, rows=rows: x[rows], action),
             rewards=reward[rows],
             terminations=terminated[rows],
             truncations=truncated[rows],
             **seed,
         )
-
-
-def _check_steps(data: TensorDictBase, reward: Array, terminated: Array, truncated: Array) -> None:
-    """What `load_minari` would refuse, or read as something else."""
-    rows = len(_entry(data, ("next", "done")))
-    for name, column in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
-        if column.shape != (rows,):
-            raise ValueError(
-                f"save_minari: data: expected {rows} numbers in ('next', {name!r}), got shape {column.shape}. "
-                "Squeeze it."
-            )
-    for key in data.keys(include_nested=True, leaves_only=True):
-        value = data.get(key)
-        if isinstance(value, torch.Tensor) and path_of(key)[0] in _KEPT and not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"save_minari: data: expected finite numbers in {key!r}, got others. Leave such episodes out."
-            )
-    if not np.array_equal(
-        terminated.astype(bool) | truncated.astype(bool), _entry(data, ("next", "done")).astype(bool)
-    ):
-        raise ValueError(
-            "save_minari: data: expected ('next', 'done') to be terminated or truncated, got another. Set all three "
-            "where an episode ends."
-        )
-
-
-def _check_rows(before: Any, after: Any, inside: Array) -> None:
-    """Where an episode goes on, the next observation of a row is the observation of the row after it."""
-
-    def check(left: Array, right: Array) -> None:
-        apart = (left[1:] != right[:-1]).reshape(len(inside), int(np.prod(left.shape[1:]))).any(axis=1) & inside
-        if apart.any():
-            row = int(np.argmax(apart))
-            raise ValueError(
-                f"save_minari: data: expected rows that follow each other, got a next observation at row {row} that "
-                f"is not the observation of row {row + 1}. A Minari episode has T + 1 observations: keep it whole."
-            )
-
-    _mapped(check, before, after)
 
 
 def _nested(data: TensorDictBase, space: spaces.Space[Any], path: Path) -> Any:
@@ -215,14 +184,6 @@ def _nested(data: TensorDictBase, space: spaces.Space[Any], path: Path) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(_nested(data, child, (*path, str(index))) for index, child in enumerate(space.spaces))
     return _entry(data, path)
-
-
-def _mapped(function: Any, first: Any, *others: Any) -> Any:
-    if isinstance(first, dict):
-        return {key: _mapped(function, first[key], *(other[key] for other in others)) for key in first}
-    if isinstance(first, tuple):
-        return tuple(_mapped(function, *parts) for parts in zip(first, *others, strict=True))
-    return function(first, *others)
 
 
 def _entry(data: TensorDictBase, path: Path) -> Array:

@@ -13,6 +13,7 @@ from offline_losses.adapters.flat import Steps, flag
 from offline_losses.adapters.keeping import from_files
 
 _FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
+_SEEN = {"observation", "pixels", "state"}
 _OWN = {"collector", "done", "terminated", "truncated"}
 
 
@@ -71,8 +72,8 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
     terminated = flags.get(("next", "terminated"), done & ~flags.get(("next", "truncated"), ~done))
     truncated = (done & ~terminated) | flags.get(("next", "truncated"), False)
     over = _cuts(columns, data.batch_size) & ~done & ~terminated & ~truncated
-    roots = {path[1] if path[0] == "next" else path[0] for path in columns if path not in _FLAGS} - _OWN - {"action"}
-    following = {name for name in roots if any(path[:2] == ("next", name) for path in columns)}
+    here = {path[0] for path in columns} - {"next", "action", *_OWN}
+    following = {path[1] for path in columns if path[0] == "next"} & here - {"step_count"}
     if not following:
         raise ValueError(
             f"from_torchrl: {where}: expected next observations under 'next', got none. Collect with them; the row "
@@ -87,6 +88,12 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
         truncated=truncated | over,
         reward=columns["next", "reward"],
     )
+    alone = sorted(_SEEN & here - following)
+    if alone:
+        beside = ", ".join(sorted(following))
+        steps.warn(
+            f"{', '.join(alone)}: no next one is on record, as that of {beside} is. Collect with both to use it."
+        )
     steps.others = {
         path: column
         for path, column in columns.items()

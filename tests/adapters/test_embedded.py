@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,8 @@ def test_a_second_builder_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -
         assert builder.exitcode == 0
     monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", lambda: pytest.fail("built again"))
     assert embedded.open_dataset("cartpole/mixed-v0").total_episodes == 31
+
+
+def test_help_is_no_traceback() -> None:
+    shown = subprocess.run([sys.executable, embedded.__file__, "--help"], capture_output=True, text=True, check=True)
+    assert "icu-sepsis/clinicians-v0" in shown.stdout

@@ -370,6 +370,35 @@ def test_d3rlpy_itself_gives_the_same_transitions(tmp_path: Path) -> None:
         assert row == len(data)
 
 
+def test_d3rlpy_torchrl_and_ours_see_the_same_transitions() -> None:
+    """Of the same recorded episodes; d3rlpy gives zeros after a terminated step, and leaves out one that was cut."""
+    d3rlpy = pytest.importorskip("d3rlpy", reason="d3rlpy is not among the extras")
+    torchrl = pytest.importorskip("torchrl.data", reason="TorchRL is not among the extras")
+    buffer = torchrl.TensorDictReplayBuffer(storage=torchrl.LazyTensorStorage(9), batch_size=9)
+    buffer.extend(collected().select("observation", "action", "next", "collector"))
+    theirs, steps = buffer[:], from_torchrl(buffer[:])
+    for path in (("observation",), ("action",), ("next", "observation")):
+        assert theirs[path].equal(steps[path])
+    for name in ("reward", "terminated", "truncated", "done"):
+        assert theirs["next", name].squeeze(-1).equal(steps["next", name])
+    whole(load_d4rl(d4rl()))
+    flat = load_d4rl(d4rl())
+    assert all(bool((flat[key] == steps[key]).all()) for key in flat.keys(True, True))
+    made = [d3rlpy.dataset.Episode(e.observations, e.actions, e.rewards, e.terminated) for e in episodes()]
+    pick, known = d3rlpy.dataset.BasicTransitionPicker(), [0, 1, 2, 3, 5, 6, 7, 8]  # row 4 was cut
+    picked = [pick(episode, index) for episode in made for index in range(episode.transition_count)]
+    assert len(picked) == len(known)
+    for row, transition in zip(known, picked, strict=True):
+        assert transition.observation.tolist() == steps["observation"][row].tolist()
+        assert transition.action.tolist() == steps["action"][row].tolist()
+        assert transition.reward.item() == steps["next", "reward"][row].item()
+        assert bool(transition.terminal) == steps["next", "terminated"][row].item()
+        following = (
+            0 * transition.next_observation if transition.terminal else steps["next", "observation"][row].numpy()
+        )
+        assert transition.next_observation.tolist() == following.tolist()
+
+
 # --- TorchRL -----------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +451,13 @@ def test_torchrl_refuses_by_name() -> None:
         from_torchrl(collected().exclude("action"))
     with pytest.raises(ValueError, match=r"expected next observations under 'next', got none"):
         from_torchrl(collected().exclude(("next", "observation")))
+    half = collected()
+    half["pixels"] = torch.zeros(9, 4, 4, dtype=torch.uint8)
+    with pytest.warns(UserWarning, match=r"pixels: no next one is on record, as that of observation is"):
+        from_torchrl(half)
+    half["step_count"] = half["next", "step_count"] = torch.zeros(9, 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"expected next observations under 'next', got none"):
+        from_torchrl(half.exclude("observation", ("next", "observation")))
 
 
 # --- LeRobot -----------------------------------------------------------------------------------------------------
@@ -545,6 +581,12 @@ def test_d4rl_of_dicts_of_observations(quiet: None) -> None:
     observations, following = {"x": FIRST, "still": np.ones((9, 0))}, {"x": NEXT, "still": np.ones((9, 0))}
     whole(load_d4rl(d4rl(observations=observations, next_observations=following)))
     whole(load_d4rl(d4rl(observations=observations, next_observations=following, timeouts=None)))
+
+
+def test_d4rl_of_lists(quiet: None) -> None:
+    whole(load_d4rl({key: value.tolist() for key, value in d4rl().items()}))
+    with pytest.raises(ValueError, match=r"load_d4rl: the dict, observations: expected an array, got lists of several"):
+        load_d4rl(d4rl(observations=[[1.0], [1.0, 2.0]]))
 
 
 @pytest.mark.parametrize("timeouts", [np.ones(1), None])

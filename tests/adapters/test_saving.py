@@ -118,6 +118,11 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
             new["next", name] = column
         return new
 
+    def choice(number: int) -> Any:
+        new = data.clone()
+        new["observation", "parts", "0"] = torch.full((12,), number)
+        return new
+
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (changed(reward=step["reward"] * math.nan), {"like": source}, r"finite numbers in \('next', 'reward'\)"),
         (changed(reward=step["reward"][:, None]), {"like": source}, r"numbers in \('next', 'reward'\), got shape"),
@@ -134,6 +139,12 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
         ),
         (data.exclude("action"), {"like": source}, "expected the entry 'action'"),
         (data, {}, "expected a dataset, or both spaces"),
+        (data, {"like": source, "action_space": spaces.Box(-1, 1, (5,))}, r"action: expected rows of Box.*got shape"),
+        (
+            choice(7),
+            {"like": source},
+            r"observation/parts/0: expected values of Discrete\(5, start=2\), got 7 at row 0",
+        ),
     ]
     for wrong, about, message in cases:
         with pytest.raises(ValueError, match=rf"save_minari: .*{message}"):
@@ -143,6 +154,30 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
             save_minari(data, name, like=source)
     assert sorted(minari.list_local_datasets()) == ["test/source-v0"]
     assert not (tmp_path / "m").exists()
+
+
+def test_arguments_and_folders_that_are_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = made()
+    data = load_minari(source)
+    with pytest.raises(TypeError, match=r"^save_minari: autor: expected an argument of minari\.create_dataset"):
+        save_minari(data, "mine/copy-v0", like=source, autor="A. N. Author")
+    with pytest.raises(TypeError, match=r"^save_minari: like: expected an id or a MinariDataset, got int"):
+        save_minari(data, "mine/copy-v0", like=3)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"^save_minari: like: expected the id of a local dataset"):
+        save_minari(data, "mine/copy-v0", like="no/where-v0")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file" / "sets"))
+    with pytest.raises(OSError, match=r"^save_minari: dataset_id: expected a folder of datasets"):
+        save_minari(data, "mine/copy-v0", like=source)
+
+
+def test_continuous_actions_outside_their_space_are_told() -> None:
+    source = made()
+    data = load_minari(source)
+    data["action"][3] = 7
+    with pytest.warns(UserWarning, match=r"save_minari: action: 1 of 12 actions lie outside Box.*first is \[7") as told:
+        save_minari(data, "mine/copy-v0", like=source)
+    assert told[0].filename == __file__
 
 
 def test_an_interrupted_save_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
