@@ -20,8 +20,9 @@ from offline_losses._core.checks import (
     check_some,
 )
 from offline_losses._core.checks import check_sequence as check_steps
-from offline_losses._core.episodes import episode_total, sequence_end, sequence_start
+from offline_losses._core.episodes import episode_total, sequence_start
 from offline_losses._core.errors import describe, refuse
+from offline_losses._core.pieces import ends
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 
@@ -72,11 +73,10 @@ def episode_bounds(done: Tensor) -> EpisodeBounds:
     """
     check_flags("episode_bounds", getattr(done, "shape", torch.Size()), done=done)
     check_axis("episode_bounds", "done", done, "step")
-    end = sequence_end(done).flatten().nonzero().squeeze(-1)
-    length = end.diff(prepend=end.new_full((1,), -1))
-    row = torch.arange(done.shape[:-1].numel(), device=done.device).view(*done.shape[:-1], 1) * done.shape[-1]
-    bounds = (place.repeat_interleave(length).view(done.shape) - row for place in (end - length + 1, end))
-    return EpisodeBounds(*bounds)
+    last, length = ends(done) if done.numel() else (done.new_empty(0, dtype=torch.int64),) * 2
+    first_step = (last - length + 1) // max(1, done.shape[-1]) * done.shape[-1]  # of the row that the episode lies in
+    bounds = (place - first_step for place in (last - length + 1, last))
+    return EpisodeBounds(*(place.repeat_interleave(length).view(done.shape) for place in bounds))
 
 
 @public
