@@ -346,6 +346,23 @@ def test_an_interrupted_load_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["sets"]
 
 
+def test_an_interrupted_load_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the first attempt is taken over: every block is written by the second."""
+    whole, write, written = load_minari(made()), mapped.Files.write, []
+
+    def failing(files: mapped.Files, path: Any, block: Any) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        write(files, path, block)
+
+    monkeypatch.setattr(mapped.Files, "write", failing)
+    with pytest.raises(KeyboardInterrupt):
+        load_minari("test/kept-v0", memmap=tmp_path / "flat")
+    assert equal(load_minari("test/kept-v0", memmap=tmp_path / "flat"), whole)
+    assert set(written[3:]) == set(mapped.opened(tmp_path / "flat").columns)  # type: ignore[union-attr]
+
+
 @POSIX
 def test_streaming_takes_little_memory(tmp_path: Path) -> None:
     """Of 94 MB of columns, one episode, no more than a few blocks are held."""
