@@ -361,7 +361,16 @@ def test_what_is_said_of_estimates() -> None:
 
 @needs_sepsis
 def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = ["--steps-scale", "0.001", "--jobs", "1", "--flags", "--episodes 2 --evaluations 2 --probe 4 --hidden 8"]
+    tiny = [
+        "--steps-scale",
+        "0.001",
+        "--jobs",
+        "1",
+        "--seeds",
+        "2",
+        "--flags",
+        "--episodes 2 --evaluations 2 --probe 4 --hidden 8",
+    ]
     results = demo.main(["--out", str(tmp_path), *tiny])
     saved = json.loads((tmp_path / "results.json").read_text())
     assert [(row["dataset"], row["family"]) for row in saved] == [(run.dataset, run.family) for run in demo.RUNS]
@@ -374,19 +383,25 @@ def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.Captu
         assert run.family in printed
     assert "clinicians 0.7818, uniform 0.7801, optimum 0.8751" in printed
     assert f"{len(demo.RUNS)} of {len(demo.RUNS)} runs done" in printed  # though there is no terminal
+    assert printed.index("A first look") < printed.index(f"{len(demo.RUNS)} of")
+    assert "interquartile mean" in printed
+    for row in results:
+        assert row["seeds"] == [0, 1]
+        assert row["return"] == pytest.approx(sum(row["returns"]) / 2)
+        assert row["return_standard_error"] == pytest.approx(abs(row["returns"][0] - row["returns"][1]) / 2)
 
 
 @needs_sepsis
 def test_seeds_are_summed_up_by_mean_and_standard_error(tmp_path: Path) -> None:
     import seeds
 
-    few = ["--families", "QR-CQL", "--seeds", "0", "3", "--steps-scale", "0.001", "--jobs", "1"]
+    few = ["--families", "QR-CQL", "--seeds", "2", "--steps-scale", "0.001", "--jobs", "1"]
     rows = seeds.main([*few, "--out", str(tmp_path / "seeds.json")])
     assert json.loads((tmp_path / "seeds.json").read_text()) == rows
     assert [(row["dataset"], row["family"]) for row in rows] == [(CARTPOLE, "QR-CQL"), (ICU, "QR-CQL")]
     for row in rows:
         first, second = row["returns"]
-        assert row["seeds"] == [0, 3]
+        assert row["seeds"] == [0, 1]
         assert row["mean"] == pytest.approx((first + second) / 2)
         assert row["standard_error"] == pytest.approx(abs(first - second) / 2)
 

@@ -26,13 +26,20 @@ STYLE = {
 
 
 def draw_learning_curves(results: list[Result], folder: Path) -> Path:
-    """Return of the deployed policy over the updates, with the mean of the dataset."""
+    """Return of the deployed policy over the updates, its mean over seeds within a band of one standard error."""
     with plt.rc_context(STYLE):
         figure, panels = _panels(results)
         for axes, rows in panels:
             for row in rows:
-                steps, returns = zip(*((point["step"], point["return"]) for point in row["history"]), strict=True)
-                axes.plot(steps, returns, color=FAMILIES[row["family"]].color, label=_label(row))
+                color = FAMILIES[row["family"]].color
+                columns = (
+                    [point.get(key) for point in row["history"]] for key in ("step", "return", "return_standard_error")
+                )
+                steps, returns, errors = columns
+                axes.plot(steps, returns, color=color, label=_label(row))
+                if None not in errors:
+                    low, high = zip(*((x - e, x + e) for x, e in zip(returns, errors, strict=True)), strict=True)
+                    axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
             axes.axhline(rows[0]["dataset_mean"], color="black", linewidth=0.8, linestyle=":", label="mean of the data")
             axes.set(xlabel="updates", ylabel="return")
         handles = {line.get_label(): line for axes, _ in panels for line in axes.get_lines()}
