@@ -31,6 +31,7 @@ from summary import Result, summed_up, to_json
 from truth import SEPSIS, clinical_world
 
 SILENCE = 5  # seconds between lines of progress, where there is no terminal to draw bars on
+WIDTH = 130  # of tables, where there is no terminal that has one
 Message = tuple[str, float, str]  # what is under way, the share that is done, the latest return
 _messages: multiprocessing.Queue[Message] | None = None  # set in a worker
 
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; 0: all in this process")
     options = parser.parse_args(argv)
     console, started = Console(), time.perf_counter()
+    console = console if console.is_terminal else Console(width=WIDTH)
 
     results = run_all(options)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -225,7 +227,7 @@ def table(dataset: str, results: list[Result]) -> Table:
     clinical, several = dataset.startswith(SEPSIS), len(results[0]["seeds"]) > 1
     mean, best = results[0]["dataset_mean"], results[0]["dataset_best"]
     shown = Table(title=f"{dataset}: dataset mean {_number(mean)}, best {_number(best)}", title_justify="left")
-    shown.add_column("algorithm")
+    shown.add_column("algorithm", no_wrap=True)
     columns = ["survival, greedy", "survival, sampled"] if clinical else ["return"]
     columns[1:1] = ["interquartile mean"] * several
     for column in (*columns, "mean Q on data", "true return of it", "seconds"):
