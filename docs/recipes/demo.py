@@ -240,15 +240,10 @@ def table(dataset: str, results: list[Result]) -> Table:
         scores += [_number(result.get("return_sampled"))] if clinical else []
         true = _pair(result.get("true_return"), result.get("true_return_standard_error"))
         shown.add_row(result["family"], *scores, _number(result.get("q_data")), true, f"{result['seconds']:.0f}")
-    over = (
-        f"Means of {len(results[0]['seeds'])} seeds, ± standard error over seeds; interval of 95 %. " if several else ""
-    )
-    bounds = (
-        "All survivals are exact. " + ", ".join(f"{k} {v:.4f}" for k, v in clinical_bounds().items())
-        if clinical
-        else ""
-    )
-    shown.caption = over + bounds or None
+    seeds = f"Means of {len(results[0]['seeds'])} seeds, ± standard error over seeds; intervals of 95 %."
+    bounds = ", ".join(f"{name} {survival:.4f}" for name, survival in clinical_bounds().items()) if clinical else ""
+    captions = [f"All survivals are exact. {bounds}"] * clinical + [seeds] * several
+    shown.caption = "\n".join(captions) or None
     return shown
 
 
