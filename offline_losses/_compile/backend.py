@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, library
 
-from offline_losses._compile.private import UPDATE
+from offline_losses._compile.kernels import together
+from offline_losses._compile.private import KERNELS, UPDATE
 
 _library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -43,7 +45,8 @@ def compile_graph(graph: Any, inputs: Sequence[Any]) -> Any:
         from offline_losses._compile.card import options_of_card
 
         patches |= options_of_card(inputs)
-    return UPDATE.compile_fx(graph, inputs, config_patches=patches)
+    with nullcontext() if KERNELS.missing() else together():
+        return UPDATE.compile_fx(graph, inputs, config_patches=patches)
 
 
 def compile_whole(graph: Any, inputs: Sequence[Any]) -> Any:

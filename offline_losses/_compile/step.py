@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import compile_part, kept
 from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable
-from offline_losses._compile.private import BACKWARD, PARTS, UPDATE, compile_with, forget_static
+from offline_losses._compile.private import BACKWARD, UPDATE, forget_static
 from offline_losses._compile.reason import changes_always, why
 from offline_losses._compile.recorder import recording
 from offline_losses._compile.switches import switched_off
+from offline_losses._compile.tracer import PARTS, compile_with
 from offline_losses._compile.whole import Untraced, Whole
 
 PIECES = 8

@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_map
 
 from offline_losses._compile.backend import ReadsGradient, compile_whole, gradient_before, result_of_update
 from offline_losses._compile.optimizers import TraceableOptimizer, Untraceable
-from offline_losses._compile.private import WHOLE, compile_with, has_gradient_hooks
+from offline_losses._compile.private import has_gradient_hooks
 from offline_losses._compile.reason import caused_by
+from offline_losses._compile.tracer import WHOLE, compile_with
 
 GRAPHS = 16
 """How many graphs one update may need for the flags, shapes and objects that it meets."""
