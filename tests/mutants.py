@@ -28,7 +28,7 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -44,6 +44,9 @@ CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gra
 COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_transforms.py", TESTS / "test_update.py"]
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for all where what all share is changed."""
+
+KERNELS = {"recurrence": ("returns", "targets")}
+"""Rooms under others, in whose tests their parts that are not public are tested."""
 
 SEED = 0
 LIMIT = 20.0
@@ -93,10 +96,12 @@ class Run:
         self.failed = False
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Of the contracts over all functions, those over some."""
+        """Of the contracts over all functions, those over some; of a room's identities those that compile nothing."""
 
         def concerns(item: pytest.Item) -> bool:
             given = getattr(getattr(item, "callspec", None), "params", {})
+            if given.get("fused") or getattr(given.get("module"), "__name__", "") == "offline_losses.fused":
+                return item.path.parent.name != "rooms"
             rows = [getattr(given[name], "row", given[name]) for name in ("case", "row") if name in given]
             return all(row.name in self.functions for row in rows)
 
@@ -182,9 +187,14 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             return [*COMPILED, *CONTRACTS], MAIN
         case ["_core", _]:
             return [*sorted((TESTS / "rooms").glob("test_re*.py")), *CONTRACTS], MAIN
-    module = importlib.import_module(f"offline_losses.{room}")
-    names = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
-    return [TESTS / "rooms" / f"test_{room}.py", *CONTRACTS], names
+    rooms = (room, *KERNELS.get(room, ()))
+    modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
+    names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
+    return [*(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names
+
+
+def _belongs(value: object, module: ModuleType) -> bool:
+    return getattr(value, "__module__", None) == module.__name__
 
 
 def listed(path: Path) -> list[dict[str, str]]:
