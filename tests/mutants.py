@@ -45,8 +45,8 @@ COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_t
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for all where what all share is changed."""
 
-KERNELS = {"recurrence": ("returns", "targets")}
-"""Rooms under others, in whose tests their parts that are not public are tested."""
+ELSEWHERE = {"recurrence": ("returns", "targets"), "per_decision": ("importance",), "doubly_robust": ("importance",)}
+"""Rooms whose tests stand in part among those of others."""
 
 SEED = 0
 LIMIT = 20.0
@@ -187,7 +187,7 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             return [*COMPILED, *CONTRACTS], MAIN
         case ["_core", _]:
             return [*sorted((TESTS / "rooms").glob("test_re*.py")), *CONTRACTS], MAIN
-    rooms = (room, *KERNELS.get(room, ()))
+    rooms = (room, *ELSEWHERE.get(room, ()))
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
     return [*(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names

@@ -12,10 +12,11 @@ from evaluation import PROCESS, Log, logs
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from strategies import discounts, tensors
+from strategies import discounts, reals, tensors
 from torch import Tensor
 
 from offline_losses import bootstrap_interval, magic_value, weighted_doubly_robust_value
+from offline_losses import magic as room
 from offline_losses._core.episodes import sequence_end
 from offline_losses.magic import mixture, resampled, truncated
 
@@ -154,3 +155,59 @@ def test_bad_input_is_refused() -> None:
         call(generator=generator, steps=3)
     with pytest.raises(TypeError, match="magic_value: generator"):
         call(generator=0)
+
+
+@given(log=logs(never=False), discount=discounts, level=reals(0.1, 0.9))
+def test_the_error_of_each_mixture(log: Log, discount: float, level: float) -> None:
+    """The covariance of the estimates, and how far they lie outside of an interval that holds the last of them."""
+    knobs = {"resamples": 3, "level": level}
+    returns = truncated(**log._asdict(), discount=discount, steps=None)
+    mean, n = returns.mean(1).numpy(), returns.shape[1]
+    low, high = bootstrap_interval(
+        partial(weighted_doubly_robust_value, discount=discount),
+        log._asdict(),
+        generator=torch.Generator().manual_seed(0),
+        **knobs,
+    )
+    low, high = min(float(low), mean[-1]), max(float(high), mean[-1])
+    outside = np.where(mean < low, low - mean, np.where(mean > high, mean - high, 0.0))
+    covariance = np.cov(returns.numpy()) if n > 1 else 0.0
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "mixture", lambda error: seen.append(error) or mixture(error))
+        value, error, _ = magic(log, discount=discount, **knobs)
+    close(seen[0], covariance / n + np.outer(outside, outside))
+    mixed = mixture(seen[0]) @ returns
+    close(value, mixed.mean())
+    close(error, mixed.std() / n**0.5 if n > 1 else torch.inf, 1e-7)
+
+
+def test_the_defaults() -> None:
+    """Two hundred resamples at level 0.5, a discount of 0.99, and as many steps as powers of two say."""
+    log = PROCESS.sample(PROCESS.q).take(torch.arange(40))
+    given = []
+
+    def interval(*args: object, **knobs: object) -> tuple[Tensor, Tensor]:
+        given.append(knobs)
+        return torch.tensor(0.0), torch.tensor(1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "bootstrap_interval", interval)
+        found, wanted = (magic_value(*log, generator=torch.Generator(), **k) for k in ({}, {"discount": 0.99}))
+    assert found == wanted
+    assert (given[0]["resamples"], given[0]["level"]) == (200, 0.5)
+    for longest, steps in ((4, [0, 1, 2]), (5, [0, 1, 2, 4]), (9, [0, 1, 2, 4, 8])):
+        done = torch.arange(18) % longest == longest - 1
+        episodes = Log(*(torch.randn(18).double() for _ in range(5)), done, done)
+        found, wanted = (truncated(**episodes._asdict(), discount=0.9, steps=each) for each in (None, steps))
+        assert torch.equal(found, wanted)
+        assert len(found) == len(steps) + 1
+    assert magic(log, resamples=1, level=0.9)[0].isfinite()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_the_shares_have_no_unit(scale: float) -> None:
+    """Two estimates of one error share alike, and a third is left out that is no better than both."""
+    error = scale * torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 4.0]], dtype=torch.float64)
+    close(mixture(error), torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
+    close(mixture(0 * error).sum(), 1.0)

@@ -348,3 +348,19 @@ def test_a_head_that_is_divided_among_processes(ranks: int, tmp_path: Path) -> N
         for run in runs:
             run.kill()
     assert [run.returncode for run in runs] == [0] * ranks, said
+
+
+def test_a_head_that_does_not_fit() -> None:
+    """In its size, its axes or its device; the words name the size of the hidden states."""
+    hidden, action = torch.zeros(2, 5, 3), torch.zeros(2, 5, dtype=torch.int64)
+    for head in (torch.zeros(6, 4), torch.zeros(3), torch.zeros(6, 3, 3), torch.zeros(0, 3)):
+        with pytest.raises(ValueError, match=r"linear_nll_loss: head: expected shape \[V, 3\] of at least one class"):
+            linear_nll_loss(hidden, head, action)
+    with pytest.raises(ValueError, match="linear_nll_loss: head: expected a tensor on cpu as hidden is, got meta"):
+        linear_nll_loss(hidden, torch.zeros(6, 3, device="meta"), action)
+    with pytest.raises(ValueError, match="linear_nll_loss: bias: expected shape"):
+        linear_nll_loss(hidden, torch.zeros(6, 3), action, bias=torch.zeros(3))
+    with pytest.raises(ValueError, match="linear_nll_loss: hidden: expected a last axis of at least one dimension"):
+        linear_nll_loss(hidden[..., :0], torch.zeros(6, 0), action)
+    masked = linear_nll_loss(hidden, torch.zeros(1, 3), action + 7, mask=action > 0)
+    assert masked == 0

@@ -26,7 +26,9 @@ def log(*numbers: float, steps: int = 24) -> Tensor:
         ((0.1, NAN, -0.1), r"expected numbers, got NaN in 8 of 24 steps, the first of which is 1\. Look for 0 / 0"),
         ((0.1, -0.1, INF), r"expected propensities above 0, got ∞ in 8 of 24 steps, the first of which is 2\. Take"),
         ((0.5, 2.0), r"expected logarithms, .+ below 0, got none below 0 in 24 of 24 steps.+ is 0\. .+\.log\(\)"),
-        ((0.0, 1.0), r"expected logarithms, .+ below 0, got none below 0"),
+        ((0.0, 1.0), r"expected logarithms, .+ below 0, got none below 0 in 24 of 24 steps"),
+        ((0.0, -1.0), r"expected logarithms of ratios, .+ above 0, got none above 0 in 24 of 24 steps"),
+        ((0.0, -INF), r"expected actions .+, got −∞, one that it never takes, in 2 of 2 episodes, in 12 of 24 steps"),
         ((-0.5, -2.0), r"expected logarithms of ratios, .+ above 0, got none above 0 in 24 of 24 .+ Subtract"),
         (
             (0.1, -INF, 0.1, -1.0),
@@ -70,3 +72,21 @@ def test_true_log_ratios_pass(data: st.DataObject) -> None:
     action = torch.arange(4).repeat_interleave((behavior * 200).ceil().long())
     ratio = policy[action].log() - behavior[action].log()
     check_log_ratio(ratio, torch.ones_like(ratio, dtype=torch.bool))
+
+
+def test_how_many_are_no_accident() -> None:
+    """Twenty steps of one sign are enough."""
+    for ratio in (0.5, -0.5):
+        with pytest.raises(ValueError, match="in 20 of 20 steps"):
+            check_log_ratio(log(ratio, steps=20), torch.ones(20, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_there_is_a_step(shape: tuple[int, ...]) -> None:
+    """A log of none is refused, as are numbers of another kind."""
+    with pytest.raises(ValueError, match="check_log_ratio: log_ratio: expected a last axis of at least one step"):
+        check_log_ratio(torch.ones(shape), torch.ones(shape, dtype=torch.bool))
+    with pytest.raises(TypeError, match="check_log_ratio: log_ratio: expected a floating dtype"):
+        check_log_ratio(torch.ones(3).long(), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="check_log_ratio: done: expected shape"):
+        check_log_ratio(torch.ones(3), torch.ones(2, dtype=torch.bool))
