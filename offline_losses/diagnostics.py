@@ -134,7 +134,6 @@ def clip_fraction(x: Tensor, *, low: Knob = -math.inf, high: Knob = math.inf, ma
     _check("clip_fraction", mask, x=x)
     check_knob("clip_fraction", "low", low, -math.inf, bounds="[]")
     check_knob("clip_fraction", "high", high, -math.inf, bounds="[]")
-    x = x.detach()
     held = (x <= scalar(low, x)) | (x >= scalar(high, x))
     return reduce(held.to(summed(x)), mask, None, "mean")
 

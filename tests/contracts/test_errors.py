@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, TAILED, Case, Count, Flags, Index, Knob, Option, Rows, Values
+from ledger import CASES, SIZES, TAILED, Case, Count, Flags, Index, Knob, Option, Rows, Values
 
 import offline_losses
 
@@ -182,12 +182,18 @@ def test_a_last_axis_is_needed(name: str, argument: str) -> None:
         ("calibrated_value", "q_candidates", "candidate"),
         ("gaussian_log_prob", "mean", "dimension"),
         ("uniform_log_density", "action", "dimension"),
+        ("observation_statistics", "observation", "dimension"),
+        ("normalize_observation", "observation", "dimension"),
+        ("observation_moments", "observation", "dimension"),
+        ("merged_moments", "mean", "dimension"),
+        ("moment_statistics", "mean", "dimension"),
+        ("support_coverage", "probability", "action"),
     ],
 )
 def test_an_axis_of_actions_is_needed(name: str, argument: str, what: str) -> None:
     """Empty, it is refused before anything is summed over it."""
     case = next(case for case in CASES if case.row.name == name)
-    inputs = case.build(BATCH, sizes={"N": 0, "A": 0})
+    inputs = case.build(BATCH, sizes={**SIZES, "N": 0, "A": 0, "D": 0})
     with pytest.raises(ValueError, match=f"{name}: {argument}: expected a last axis of at least one {what}"):
         case.row.function(**inputs)
 

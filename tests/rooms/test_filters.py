@@ -544,3 +544,26 @@ def test_images_are_not_rows_of_dimensions() -> None:
         observation_statistics(images)
     close(observation_statistics(images.flatten(1)).mean.view(3, 5, 4), images.mean(0), 1e-6)
     close(observation_statistics(images.movedim(1, -1).flatten(0, -2)).mean, images.mean((0, 2, 3)), 1e-6)
+
+
+@pytest.mark.parametrize("function", [return_filter, reward_scale])
+def test_there_is_a_step_and_one_discount(function: Callable[..., Tensor]) -> None:
+    """Of no episode none is the best, and returns are compared by one discount."""
+    knobs = {"fraction": 0.5} if function is return_filter else {}
+    none, some = torch.ones(0, 3), torch.ones(2, 3)
+    with pytest.raises(ValueError, match=f"{function.__name__}: reward: expected a last axis of at least one step"):
+        function(none, none.bool(), **knobs)
+    with pytest.raises(ValueError, match=f"{function.__name__}: discount: expected shape"):
+        function(some, some.bool(), discount=some, **knobs)
+
+
+def test_a_horizon_of_less_than_one_step() -> None:
+    """It is a number of any size."""
+    done = torch.tensor([True, True])
+    close(reward_scale(torch.tensor([1.0, 3.0], dtype=torch.float64), done, horizon=0.5), 0.25)
+
+
+def test_images_are_no_observations() -> None:
+    """The last of their axes is no list of dimensions."""
+    with pytest.raises(ValueError, match=r"observation_statistics: observation: expected shape .+ at most three axes"):
+        observation_statistics(torch.ones(2, 3, 4, 4))

@@ -232,3 +232,17 @@ def test_the_search_never_finds_a_row_of_probability_zero() -> None:
     running /= running[-1].clone()
     edges = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert torch.searchsorted(running, edges, right=True).tolist() == [2, 4, 4]
+
+
+def test_there_is_a_step_to_draw() -> None:
+    """Of rows without any too."""
+    none = torch.ones(0, 3)
+    with pytest.raises(ValueError, match="sampling_probabilities: score: expected a last axis of at least one step"):
+        sampling_probabilities(none, none.bool())
+
+
+def test_probabilities_carry_no_gradient() -> None:
+    """Neither of the score nor of the temperature."""
+    score, temperature = torch.arange(3.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    p = sampling_probabilities(score, torch.tensor([True, False, True]), temperature=temperature)
+    assert not p.requires_grad

@@ -118,3 +118,26 @@ def test_the_best_is_always_kept() -> None:
     """However long it is."""
     value, episode = return_threshold(torch.tensor([1.0, 3.0, 3.0]), torch.tensor([1, 50, 1]), fraction=0.1, by="steps")
     assert (float(value), int(episode)) == (3.0, 1)
+
+
+def test_images_are_no_observations() -> None:
+    """The last of their axes is no list of dimensions."""
+    with pytest.raises(ValueError, match=r"observation_moments: observation: expected shape .+ at most three axes"):
+        observation_moments(torch.ones(2, 3, 4, 4))
+
+
+def test_parts_and_episodes_are_needed() -> None:
+    """Of none there are no moments and no best."""
+    with pytest.raises(ValueError, match="merged_moments: samples: expected a first axis of at least one part"):
+        merged_moments(torch.ones(0), torch.ones(0, 2), torch.ones(0, 2))
+    with pytest.raises(
+        ValueError, match="return_threshold: episode_return: expected a last axis of at least one episode"
+    ):
+        return_threshold(torch.ones(0), torch.ones(0).long(), fraction=0.5)
+
+
+def test_a_threshold_carries_no_gradient() -> None:
+    """It is one of the returns, and selects."""
+    value, episode = return_threshold(torch.ones(3, requires_grad=True), torch.ones(3).long(), fraction=0.5)
+    assert not value.requires_grad
+    assert int(episode) == 1
