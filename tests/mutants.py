@@ -45,8 +45,19 @@ COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_t
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for all where what all share is changed."""
 
-ELSEWHERE = {"recurrence": ("returns", "targets"), "per_decision": ("importance",), "doubly_robust": ("importance",)}
-"""Rooms whose tests stand in part among those of others."""
+ELSEWHERE = {
+    **{"recurrence": ("returns", "targets"), "per_decision": ("importance",), "doubly_robust": ("importance",)},
+    **dict.fromkeys(("_core/checks", "_core/errors"), ("regression", "conservative", "distributional", "filters")),
+    **{"_core/episodes": ("filters", "returns", "importance", "sampling"), "_core/ranking": ("filters", "shards")},
+    **{"_core/exponential": ("implicit", "f_divergence", "squash"), "_core/projection": ("projection",)},
+    **{
+        "_core/reduce": ("regression", "filters"),
+        "_core/root": ("guidance", "diagnostics"),
+        "_core/stops": ("relabel",),
+    },
+    **{"_core/scan": ("recurrence", "returns"), "_core/sharded": ("shards",), "_core/support": ("distributional",)},
+}
+"""Rooms in whose tests those of another stand, in part or all of them."""
 
 SEED = 0
 LIMIT = 20.0
@@ -186,8 +197,9 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
         case ["_compile", _]:
             return [*COMPILED, *CONTRACTS], MAIN
         case ["_core", _]:
-            return [*sorted((TESTS / "rooms").glob("test_re*.py")), *CONTRACTS], MAIN
-    rooms = (room, *ELSEWHERE.get(room, ()))
+            rooms = ELSEWHERE.get(room, ("regression", "returns"))
+        case _:
+            rooms = (room, *ELSEWHERE.get(room, ()))
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
     return [*(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names
