@@ -155,6 +155,8 @@ def test_bad_input_is_refused() -> None:
         call(generator=generator, steps=3)
     with pytest.raises(TypeError, match="magic_value: generator"):
         call(generator=0)
+    with pytest.raises(ValueError, match=r"magic_value: q_data: expected shape \[2\]"):
+        magic_value(one, one[:1], one, one, one, end, end, generator=generator)
 
 
 @given(log=logs(never=False), discount=discounts, level=reals(0.1, 0.9))
@@ -193,7 +195,8 @@ def test_the_defaults() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "bootstrap_interval", interval)
-        found, wanted = (magic_value(*log, generator=torch.Generator(), **k) for k in ({}, {"discount": 0.99}))
+        plain = partial(magic_value, *log, generator=torch.Generator(), steps=())
+        found, wanted = plain(), plain(discount=0.99)
     assert found == wanted
     assert (given[0]["resamples"], given[0]["level"]) == (200, 0.5)
     for longest, steps in ((4, [0, 1, 2]), (5, [0, 1, 2, 4]), (9, [0, 1, 2, 4, 8])):
