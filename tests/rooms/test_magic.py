@@ -187,18 +187,18 @@ def test_the_error_of_each_mixture(log: Log, discount: float, level: float) -> N
 def test_the_defaults() -> None:
     """Two hundred resamples at level 0.5, a discount of 0.99, and as many steps as powers of two say."""
     log = PROCESS.sample(PROCESS.q).take(torch.arange(40))
-    given = []
+    given: list[tuple[int, float]] = []
 
-    def interval(*args: object, **knobs: object) -> tuple[Tensor, Tensor]:
-        given.append(knobs)
-        return torch.tensor(0.0), torch.tensor(1.0)
+    def interval(estimates: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        given.append((len(estimates), level))
+        return estimates.amin(), estimates.amax()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "bootstrap_interval", interval)
+        patch.setattr(room, "quantiles", interval)
         plain = partial(magic_value, *log, generator=torch.Generator(), steps=())
         found, wanted = plain(), plain(discount=0.99)
     assert found == wanted
-    assert (given[0]["resamples"], given[0]["level"]) == (200, 0.5)
+    assert given == [(200, 0.5)] * 2
     for longest, steps in ((4, [0, 1, 2]), (5, [0, 1, 2, 4]), (9, [0, 1, 2, 4, 8])):
         done = torch.arange(18) % longest == longest - 1
         episodes = Log(*(torch.randn(18).double() for _ in range(5)), done, done)
