@@ -46,7 +46,7 @@ MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter
 """Whose contracts stand for all where what all share is changed."""
 
 ELSEWHERE = {
-    **{"recurrence": ("returns", "targets"), "per_decision": ("importance",), "doubly_robust": ("importance",)},
+    **{"recurrence": ("returns", "targets"), "per_decision": ("importance", "magic"), "doubly_robust": ("importance",)},
     **dict.fromkeys(("_core/checks", "_core/errors"), ("regression", "conservative", "distributional", "filters")),
     **{"_core/episodes": ("filters", "returns", "importance", "sampling"), "_core/ranking": ("filters", "shards")},
     **{"_core/exponential": ("implicit", "f_divergence", "squash"), "_core/projection": ("projection",)},
