@@ -46,16 +46,22 @@ MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter
 """Whose contracts stand for all where what all share is changed."""
 
 ELSEWHERE = {
-    **{"recurrence": ("returns", "targets"), "per_decision": ("importance", "magic"), "doubly_robust": ("importance",)},
-    **dict.fromkeys(("_core/checks", "_core/errors"), ("regression", "conservative", "distributional", "filters")),
-    **{"_core/episodes": ("filters", "returns", "importance", "sampling"), "_core/ranking": ("filters", "shards")},
-    **{"_core/exponential": ("implicit", "f_divergence", "squash"), "_core/projection": ("projection",)},
-    **{
-        "_core/reduce": ("regression", "filters"),
-        "_core/root": ("guidance", "diagnostics"),
-        "_core/stops": ("relabel",),
-    },
-    **{"_core/scan": ("recurrence", "returns"), "_core/sharded": ("shards",), "_core/support": ("distributional",)},
+    "recurrence": ("returns", "targets"),
+    "per_decision": ("importance", "magic"),
+    "doubly_robust": ("importance",),
+    "_core/checks": ("regression", "conservative", "distributional", "filters"),
+    "_core/episodes": ("filters", "returns", "importance", "sampling"),
+    "_core/errors": ("regression", "conservative", "distributional", "filters"),
+    "_core/exponential": ("implicit", "f_divergence", "squash"),
+    "_core/pieces": ("importance", "per_decision"),
+    "_core/projection": ("projection",),
+    "_core/ranking": ("filters", "shards"),
+    "_core/reduce": ("regression", "filters"),
+    "_core/root": ("guidance", "diagnostics"),
+    "_core/scan": ("recurrence", "returns"),
+    "_core/sharded": ("shards",),
+    "_core/stops": ("relabel",),
+    "_core/support": ("distributional",),
 }
 """Rooms in whose tests those of another stand, in part or all of them."""
 
