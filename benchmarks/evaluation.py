@@ -1,14 +1,16 @@
 """Processor time to judge a policy on a large log: `python -m benchmarks.evaluation`, two minutes on one core.
 
 Ten million steps in 100 000 episodes of unequal length, on one thread; the estimators, `discounted_return` and a NumPy
-loop over episodes run in turn, and medians are kept.
+loop over episodes run in turn, and medians are kept, for `python -m benchmarks --report`.
 """
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import offline_losses
+from benchmarks.projection import machine
 
+RESULTS = Path(__file__).parent / "results" / "evaluation"
 STEPS, EPISODES, ROUNDS, DISCOUNT = 10_000_000, 100_000, 5, 0.99
 WHOLE = ("importance_sampling_value", "weighted_importance_sampling_value")
 BY_DECISION = ("per_decision_value", "weighted_per_decision_value")
@@ -25,7 +29,7 @@ WITH_A_MODEL = ("doubly_robust_value", "weighted_doubly_robust_value")
 
 
 def main() -> None:
-    """Prints seconds, and how many times as long as `discounted_return` each takes."""
+    """Prints and keeps seconds, and how many times as long as `discounted_return` each takes."""
     torch.set_num_threads(1)
     work = _work()
     spent: dict[str, list[float]] = {name: [] for name in work}
@@ -35,8 +39,14 @@ def main() -> None:
             run()
             spent[name].append(time.process_time() - start)
     unit = median(spent["discounted_return"])
-    for name, seconds in spent.items():
-        print(f"{name:36}{median(seconds):7.3f} s{median(seconds) / unit:7.2f} x")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with (RESULTS / f"{machine('cpu').lower().replace(' ', '-')}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["machine", "torch", "name", "seconds", "ratio"])
+        for name, seconds in spent.items():
+            row = [name, f"{median(seconds):.3f}", f"{median(seconds) / unit:.2f}"]
+            print("  ".join(row))
+            writer.writerow([machine("cpu"), torch.__version__, *row])
 
 
 def _work() -> dict[str, Callable[[], object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, product
@@ -57,6 +58,8 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
     figures = {stem: draw(rows, docs / "benchmarks", f"{stem}-") for stem, rows in runs.items()}
     drawn = [path.relative_to(docs) for paths in figures.values() for path in paths]
     lines = [TITLE, *_opening(list(runs.values()), drawn), _folded("How it was measured", [METHOD])]
+    for path in sorted((results / "evaluation").glob("*.csv")):
+        lines += _evaluation(path)
     for stem, rows in runs.items():
         lines += _chapter(rows, [path.relative_to(docs) for path in figures[stem]])
     page = docs / "benchmarks.md"
@@ -86,6 +89,23 @@ def _opening(machines: list[list[Measurement]], figures: Sequence[Path]) -> Iter
             f"at least {min(shares):.0f} % are matrix products already, which no compiler makes faster."
         )
         yield fill(text, 119) + "\n"
+
+
+def _evaluation(path: Path) -> Iterator[str]:
+    """What judging a policy on a large log takes."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    text = (
+        "To judge a policy on ten million steps in 100 000 episodes of unequal length, in seconds of one thread of "
+        f"{_short(rows[0]['machine'])}, PyTorch {rows[0]['torch']} (`python -m benchmarks.evaluation`):"
+    )
+    yield fill(text, 119) + "\n"
+    table = ([_named(row["name"]), row["seconds"], row["ratio"]] for row in rows)
+    yield from _table(["", "seconds", "÷ `discounted_return`"], table)
+
+
+def _named(name: str) -> str:
+    return f"`{name}`" if name.isidentifier() else name
 
 
 def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:

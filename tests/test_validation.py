@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import offline_losses as ol
 
 for _package in ("minari", "tensordict", "gymnasium", "rich", "matplotlib", "icu_sepsis"):
     if find_spec(_package) is None:
@@ -65,7 +68,7 @@ def test_one_command_makes_every_table(tmp_path: Path, monkeypatch: pytest.Monke
 
     found = {part: json.loads((tmp_path / "out" / f"{part}.json").read_text()) for part in PARTS}
     rows = [row for row in found["clinical"]["table"] if "bias" in row]
-    assert len(rows) == 4 * (2 * len(clinical.ESTIMATORS) + 1)  # MAGIC has the smaller logs alone
+    assert len(rows) == 4 * 2 * (len(clinical.ESTIMATORS) + 2)
     assert len(found["clinical"]["table"]) == len(rows) + 4 * 2 + 1  # the other intervals
     assert all(0 <= row["coverage"] <= 1 and np.isfinite(row["bias"]) for row in rows)
     assert len(found["decisions"]) == 3 * 2 * 3
@@ -115,6 +118,35 @@ def test_the_fitted_table_is_where_fitted_q_evaluation_settles(
     np.testing.assert_allclose((policy * q).sum(1)[log.state], value[log.state], atol=1e-9)
 
 
+def test_the_ratios_of_visits_are_where_dual_dice_is_least(world: clinical.IcuSepsis, sample: clinical.Sampler) -> None:
+    """Its gradient is zero at the table of values whose losses over a step they are."""
+    log, discount = sample(30, np.random.default_rng(0)), 0.95
+    ratio = clinical.visit_ratios(log, world.clinicians, discount)
+    states, actions = ratio.shape
+    within = world.clinicians[:states] * (ratio > 0)
+    within /= np.maximum(within.sum(1, keepdims=True), 1e-300)
+    cell = log.state * actions + log.action
+    count = np.maximum(np.bincount(cell, minlength=states * actions), 1)
+    onward = np.zeros((states * actions, len(world.clinicians)))
+    np.add.at(onward, (cell, log.following), 1 / count[cell])
+    onward = onward[:, :states]
+    solved = np.linalg.solve(
+        np.eye(states) - discount * np.einsum("sa,sat->st", within, onward.reshape(states, actions, states)),
+        (within * ratio).sum(1),
+    )
+    table = torch.from_numpy(ratio.flatten() + discount * onward @ solved).requires_grad_()
+    value = (torch.from_numpy(within) * table.view(states, actions)).sum(1)
+    first = value[torch.from_numpy(log.state[np.cumsum(log.length) - log.length])].sum() / (1 - discount)
+    chosen = torch.from_numpy(cell)
+    following = (torch.from_numpy(onward) @ value)[chosen]
+    ended = torch.zeros(len(cell), dtype=torch.bool)
+    found = ol.dual_dice_loss(
+        table[chosen], following, first.expand(len(cell)) / len(cell), ended, exponent=2.0, discount=discount
+    )
+    (slope,) = torch.autograd.grad(found, table)
+    assert slope.abs().max() < 1e-12
+
+
 def test_what_was_kept_is_what_is_promised() -> None:
     """No bias where all is enumerated, and the numbers of the peers."""
     assert max(abs(row["difference"]) for row in RESULTS["enumerated"]) < 1e-12
@@ -126,7 +158,8 @@ def test_what_was_kept_is_what_is_promised() -> None:
     table = RESULTS["clinical"]["table"]
     assert RESULTS["clinical"]["resamples"] == 200
     assert {row["patients"] for row in table} == {200, 2000, 20_000}
-    assert {row["name"] for row in table} >= set(clinical.ESTIMATORS)
+    assert {row["name"] for row in table} >= {*clinical.ESTIMATORS, "magic_value", "dual_dice_loss"}
+    assert len(table) == 4 * 3 * (len(clinical.ESTIMATORS) + 3) + 1
 
 
 def test_the_page_shows_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 TEMPERATURE = 0.02  # of the softened optimum, in chances of survival
 SHRINKAGE = 1.0  # patients that every treatment of the model is given of its state's mean
 BOUND = 20.0  # of the weights of the estimate that has an interval for finite samples
-MIXED = 50  # resampled logs, for each estimate by MAGIC, of the smallest logs
+MIXED = 50  # resampled logs, for each estimate by MAGIC
 BOOTSTRAPPED = "softened optimum"
 BOOTSTRAP = 100  # resampled logs, for each of the smallest ones, with that policy
 
@@ -164,6 +164,30 @@ def columns(log: Log, policy: Floats, behavior: Floats) -> Model:
     return Model(torch.from_numpy(log.reward), *model, torch.from_numpy(ratio), torch.from_numpy(log.done))
 
 
+def visit_ratios(log: Log, policy: Floats, discount: float = 1.0) -> Floats:
+    """How much oftener than in the log the policy takes each treatment in each state [states, actions].
+
+    Where `dual_dice_loss` of a table is least if each next value is the mean over the log's next states of that
+    treatment; at a discount of one of visits to one patient. Only treatments of the log are given, each for its share.
+    """
+    states, actions = policy[:DEATH].shape
+    count = np.bincount(log.state * actions + log.action, minlength=states * actions).reshape(states, actions)
+    share = _normalized(policy[:DEATH] * (count > 0)) / np.maximum(count, 1)
+    on = ~log.done
+    onward = np.bincount(log.following[on] * states + log.state[on], share[log.state, log.action][on], states**2)
+    first = np.bincount(log.state[np.cumsum(log.length) - log.length], minlength=states)
+    visits = np.linalg.solve(np.eye(states) - discount * onward.reshape(states, states), first)
+    return visits[:, None] * share
+
+
+def _by_visits(log: Log, policy: Floats) -> ValueEstimate:
+    """Rewards times the ratios of visits; the error takes the ratios as they are."""
+    ratio, patients = visit_ratios(log, policy)[log.state, log.action], len(log.length)
+    gain = np.bincount(np.repeat(np.arange(patients), log.length), ratio * log.reward)
+    size = ol.effective_sample_size(torch.from_numpy(ratio)) * patients / len(ratio)
+    return ValueEstimate(torch.tensor(gain.mean()), torch.tensor(gain.std(ddof=1) / patients**0.5), size)
+
+
 def _by_ratios(name: str) -> Estimator:
     return lambda log, x: getattr(ol, name)(x.reward, x.log_ratio, x.done, discount=1.0)
 
@@ -204,9 +228,9 @@ def measured(sample: Sampler, chosen: dict[str, Floats], sizes: list[int], seed:
             here = {"policy": name, "patients": size}
             for estimator, function in ESTIMATORS.items():
                 yield {**here, "name": estimator, **_against(truth, function(log, x))}
+            yield {**here, "name": "magic_value", **_against(truth, _mixed(x, seed))}
+            yield {**here, "name": "dual_dice_loss", **_against(truth, _by_visits(log, policy))}
             yield {**here, "name": "Bernstein", **_bernstein(x, size, truth)}
-            if size == min(sizes):
-                yield {**here, "name": "magic_value", **_against(truth, _mixed(x, seed))}
             if size == min(sizes) and name == BOOTSTRAPPED:
                 yield {**here, "name": "bootstrap", "covers": _bootstrap(x, seed, truth)}
 
