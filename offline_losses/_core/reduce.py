@@ -49,7 +49,10 @@ def in_double(number: float, device: torch.device) -> Tensor:
 
     Filled where it is: a copy from the host would wait for a card.
     """
-    return torch.full((), number, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    if torch.compiler.is_compiling():  # as in `scalar`
+        return torch.zeros((), dtype=dtype, device=device) + number
+    return torch.full((), number, dtype=dtype, device=device)
 
 
 def exact(value: Knob, device: torch.device) -> Tensor:
