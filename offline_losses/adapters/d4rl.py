@@ -41,8 +41,10 @@ def load_d4rl(
         infos: whether to keep the numbers of each step under `infos`, as entries `("infos", ...)`.
         last: what becomes of a step at which an episode was cut, where no next observation is on record: `"drop"` it,
             with a warning (it holds a reward), or `"keep"` it with `("next", "observed")` False.
-        keys, exclude, dtype, memmap: which entries are read, as what, and into which folder if they are larger than
-            memory, as with `load_minari`.
+        keys: the entries that are read, as with `load_minari`; None for all.
+        exclude: entries that are not read.
+        dtype: of one entry or another, by its key.
+        memmap: a folder for entries that are larger than memory.
 
     Returns:
         The keys of `load_minari`. Where next observations are not on record there is `("next", "observed")`, False on

@@ -44,8 +44,10 @@ def load_lerobot(
         done: `"truncated"`, or `"terminated"` where `next.done` is known to be set at the end of the task alone.
         videos: `"refuse"` a dataset that has images or videos, or `"ignore"` them and read the numbers.
         last: `"drop"` the last frame of an episode that was cut, or `"keep"` it with `("next", "observed")` False.
-        keys, exclude, dtype, memmap: which entries are read, as what, and into which folder if they are larger than
-            memory, as with `load_minari`.
+        keys: the entries that are read, as with `load_minari`; None for all.
+        exclude: entries that are not read.
+        dtype: of one entry or another, by its key.
+        memmap: a folder for entries that are larger than memory.
 
     Returns:
         The keys of `load_minari`, `task_index`, and `("next", "observed")`; no `("next", "reward")` where the dataset

@@ -44,8 +44,10 @@ def load_robomimic(
         dones: `"terminated"`, or `"truncated"` where 1 says no more than that the demonstration is over; also for
             files with 1 on several rows.
         last: `"drop"` steps that were cut without a next observation on record, or `"keep"` them, marked.
-        keys, exclude, dtype, memmap: which entries are read, as what, and into which folder if they are larger than
-            memory, as with `load_minari`.
+        keys: the entries that are read, as with `load_minari`; None for all.
+        exclude: entries that are not read.
+        dtype: of one entry or another, by its key.
+        memmap: a folder for entries that are larger than memory.
 
     Returns:
         The keys of `load_minari`, observations nested by name, and `("next", "observed")` where one is not on record.
