@@ -590,3 +590,13 @@ def test_the_bound_on_the_multiplier_may_be_small() -> None:
     close(cql_lagrange_losses(gap, zero, max_multiplier=0.25).penalty, 0.5)
     losses = cql_lagrange_losses(gap, zero + INF, max_multiplier=math.inf)
     assert (losses.penalty, losses.dual) == (INF, -INF)
+
+
+def test_a_temperature_for_each_sample_of_all_critics() -> None:
+    """With densities of the candidates, which no critic changes."""
+    q, at_data = torch.randn(5, 2, 3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    log_density, t = torch.randn(2, 3, 4, dtype=torch.float64), 0.5 + torch.rand(2, 3, dtype=torch.float64)
+    knobs = {"log_density": log_density, "temperature": t, "reduction": "none"}
+    together = cql_logsumexp_penalty(q, at_data, **knobs)
+    for e in range(5):
+        close(together[e], cql_logsumexp_penalty(q[e], at_data[e], **knobs))

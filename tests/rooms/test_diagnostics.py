@@ -74,7 +74,10 @@ def test_the_scale_of_errors_has_no_unit(data: st.DataObject, factor: float, shi
 def test_targets_that_are_all_the_same() -> None:
     """No spread: infinity for a wrong prediction, zero for a right one, and no NaN in a gradient."""
     target = torch.ones(3)
-    assert td_error_scale(target + 1, target) == math.inf
+    wrong = (target + 1).requires_grad_()
+    scale = td_error_scale(wrong, target)
+    assert scale == math.inf
+    assert torch.autograd.grad(scale, wrong)[0].isfinite().all()
     right = target.clone().requires_grad_()
     scale = td_error_scale(right, target)
     assert scale == 0

@@ -567,3 +567,19 @@ def test_images_are_no_observations() -> None:
     """The last of their axes is no list of dimensions."""
     with pytest.raises(ValueError, match=r"observation_statistics: observation: expected shape .+ at most three axes"):
         observation_statistics(torch.ones(2, 3, 4, 4))
+
+
+def test_a_deviation_of_one_and_one_of_zero() -> None:
+    """Each is itself, and the slope of the second is zero."""
+    observation = torch.tensor([[-1.0, 3.0], [1.0, 3.0]], dtype=torch.float64)
+    assert observation_statistics(observation).std.tolist() == [1.0, 0.0]
+    (slope,) = gradients(lambda x: observation_statistics(x).std.sum(), observation)
+    close(slope, torch.tensor([[-0.5, 0.0], [0.5, 0.0]], dtype=torch.float64))
+
+
+def test_an_epsilon_for_each_row() -> None:
+    """Of several axes too."""
+    observation, epsilon = torch.randn(2, 3, 4, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64) + 0.1
+    mean, std = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    got = normalize_observation(observation, mean, std, epsilon=epsilon)
+    close(got, observation / (1 + epsilon.unsqueeze(-1)))

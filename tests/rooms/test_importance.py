@@ -263,3 +263,10 @@ def test_there_is_a_step_and_one_discount(name: str) -> None:
         log = Log(*numbers, *[torch.ones(shape, dtype=torch.bool)] * 2)
         with pytest.raises(ValueError, match=f"{name}: {argument}: expected"):
             ESTIMATORS[name](log, **dict.fromkeys(knobs, numbers[0]))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_weights_are_of_steps(shape: tuple[int, ...]) -> None:
+    """Of none there is none."""
+    with pytest.raises(ValueError, match="importance_weights: log_ratio: expected a last axis of at least one step"):
+        importance_weights(torch.ones(shape), torch.ones(shape, dtype=torch.bool))

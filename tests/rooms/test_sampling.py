@@ -136,6 +136,8 @@ def test_what_windows_cannot_be_cut_from() -> None:
     for offset in (torch.tensor(1), torch.zeros(3, 4, dtype=torch.int64)):
         with pytest.raises(ValueError, match=r"episode_windows: offset: expected shape \[L\], or \[2, L\] with"):
             episode_windows(row, row, row, offset)
+    with pytest.raises(ValueError, match=r"episode_windows: offset: expected shape \[L\], or \[L\] with"):
+        episode_windows(row[0], row[0], row[0], torch.tensor(1))
 
 
 # --- how often ---------------------------------------------------------------------------------------------------
@@ -201,7 +203,9 @@ def test_a_small_temperature_draws_the_best_and_a_large_one_all(by: str) -> None
     alike = sampling_probabilities(score, done, temperature=1e30, by=by)
     expected = [1 / 6] * 2 + [1 / 3] + [1 / 9] * 3 if by == "episodes" else [1 / 6] * 6
     assert alike.tolist() == pytest.approx(expected)
-    assert sampling_probabilities(torch.full((6,), 7.0), done, by=by).tolist() == pytest.approx(expected)
+    for temperature in (0.1, 1e-30):
+        equal = sampling_probabilities(torch.full((6,), 7.0), done, temperature=temperature, by=by)
+        assert equal.tolist() == pytest.approx(expected)
 
 
 @by_each
