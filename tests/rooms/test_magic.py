@@ -186,7 +186,8 @@ def test_the_error_of_each_mixture(log: Log, discount: float, level: float) -> N
 
 def test_the_defaults() -> None:
     """Two hundred resamples at level 0.5, a discount of 0.99, and as many steps as powers of two say."""
-    log = PROCESS.sample(PROCESS.q).take(torch.arange(40))
+    end = torch.arange(40) % 4 == 3
+    log = Log(*(torch.randn(40).double() for _ in range(5)), end, end)
     given: list[tuple[int, float]] = []
 
     def interval(estimates: Tensor, level: float) -> tuple[Tensor, Tensor]:
@@ -210,7 +211,21 @@ def test_the_defaults() -> None:
 
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 def test_the_shares_have_no_unit(scale: float) -> None:
-    """Two estimates of one error share alike, and a third is left out that is no better than both."""
-    error = scale * torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 4.0]], dtype=torch.float64)
-    close(mixture(error), torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
+    """Two estimates share by their errors, and a third is left out that is no better than both."""
+    error = scale * torch.tensor([[1.0, 0.0, 1.0], [0.0, 3.0, 1.0], [1.0, 1.0, 4.0]], dtype=torch.float64)
+    close(mixture(error), torch.tensor([0.75, 0.25, 0.0], dtype=torch.float64))
     close(mixture(0 * error).sum(), 1.0)
+
+
+def test_estimates_that_come_into_use_may_go_out_of_it() -> None:
+    """Few dimensions and many estimates: the shares are the best, each estimate in use has the least slope."""
+    generator = torch.Generator().manual_seed(0)
+    for size in [3, 5, 8, 12] * 10:
+        root = torch.randn(size, 3, generator=generator, dtype=torch.float64) + 1.5
+        error = root @ root.T
+        share = mixture(error)
+        slope = error @ share
+        not_above(torch.zeros_like(share), share)
+        close(share.sum(), 1.0)
+        not_above(share @ slope, slope.min() + 1e-9)
+        close(slope[share > 1e-9], (share @ slope).expand(int((share > 1e-9).sum())), 1e-7)

@@ -364,3 +364,16 @@ def test_a_head_that_does_not_fit() -> None:
         linear_nll_loss(hidden[..., :0], torch.zeros(6, 0), action)
     masked = linear_nll_loss(hidden, torch.zeros(1, 3), action + 7, mask=action > 0)
     assert masked == 0
+
+
+def test_a_bias_and_a_temperature_for_each_sample() -> None:
+    """Each row by itself gives the same numbers."""
+    hidden, head, bias = torch.randn(2, 5, 3).double(), torch.randn(6, 3).double(), torch.randn(6).double()
+    action, temperature = torch.arange(10).view(2, 5) % 6, 0.3 + torch.rand(2, 5, dtype=torch.float64)
+    found = linear_log_prob(hidden, head, action, bias=bias, temperature=temperature)
+    for i in range(2):
+        for k in range(5):
+            knobs = {"bias": bias, "temperature": temperature[i, k]}
+            one = linear_log_prob(hidden[i, k], head, action[i, k], **knobs)
+            close(found.log_prob[i, k], one.log_prob)
+            close(found.log_normalizer[i, k], one.log_normalizer)

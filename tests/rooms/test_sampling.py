@@ -250,3 +250,9 @@ def test_probabilities_carry_no_gradient() -> None:
     score, temperature = torch.arange(3.0, requires_grad=True), torch.tensor(0.5, requires_grad=True)
     p = sampling_probabilities(score, torch.tensor([True, False, True]), temperature=temperature)
     assert not p.requires_grad
+
+
+def test_no_rows_have_no_bounds() -> None:
+    """Rows of three steps, of which there is none."""
+    for bound in episode_bounds(torch.ones(0, 3, dtype=torch.bool)):
+        assert (bound.shape, bound.dtype) == ((0, 3), torch.int64)
