@@ -131,6 +131,14 @@ class FlatReading:
             if path[0] != "next" and following.shape != rows.shape and self.choice.takes(("next", *path)):
                 expected, got = f"shape {rows.shape}, as {'/'.join(path)} has", f"shape {following.shape}"
                 source.refuse("/".join(("next", *path)), expected, got, "Check the file")
+            asked = any(self.choice.dtype_of(each) for each in (path, ("next", *path)))
+            if path[0] != "next" and not asked and self._dtype(path, following) != self._dtype(path, rows):
+                expected, got = (
+                    f"numbers that become {self._dtype(path, rows)}, as {'/'.join(path)}",
+                    str(following.dtype),
+                )
+                key = f"dtype={{{('next', *path)!r}: ...}}"
+                source.refuse("/".join(("next", *path)), expected, got, f"Load it with {key}, or check the file")
         if source.observation is not None and source.next_observation is not None:
             before = {path[1:] for path in entries if path[0] == "observation"}
             after = {path[2:] for path in entries if path[:2] == ("next", "observation")}

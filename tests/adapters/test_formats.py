@@ -564,6 +564,10 @@ def test_a_file_that_cannot_be_read_is_a_sentence(
             {"next_observations": np.zeros((9, 3))},
             r"next/observation: expected shape \(9, 1\), as observation has, got",
         ),
+        (
+            {"next_observations": NEXT.astype(int)},
+            r"next/observation: expected numbers that become float32, as observation, got int64. Load it with dtype=",
+        ),
         ({"next_observations": NEXT[:4]}, r"next/observation: expected 9 rows"),
         ({"next_observations": {"x": NEXT}}, r"next/observation: expected the entries of the observation"),
         ({"timeouts": np.zeros(4)}, r"timeouts: expected 9 rows, as the other flags have, got 4"),
@@ -581,6 +585,10 @@ def test_d4rl_of_dicts_of_observations(quiet: None) -> None:
     observations, following = {"x": FIRST, "still": np.ones((9, 0))}, {"x": NEXT, "still": np.ones((9, 0))}
     whole(load_d4rl(d4rl(observations=observations, next_observations=following)))
     whole(load_d4rl(d4rl(observations=observations, next_observations=following, timeouts=None)))
+
+
+def test_d4rl_next_observations_of_another_dtype(quiet: None) -> None:
+    whole(load_d4rl(d4rl(next_observations=NEXT.astype(int)), dtype={("next", "observation"): torch.float32}))
 
 
 def test_d4rl_of_lists(quiet: None) -> None:
