@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from offline_losses._compile import private
-from offline_losses._compile.passes import add_in_double, count_as_numbers, read_as_numbers, split, write_beside
+from offline_losses._compile import passes, private
 from offline_losses._compile.switches import Process, Unsupported, first_line, warn_once
 from offline_losses._core.tracing import tracing
 
@@ -95,9 +94,9 @@ class Graph:
                     if flag
                 ]
             joint = self._trace(plan.later, [*self._inputs, *upstream])
-            graph, self._backward = split(joint, len(self._inputs), len(results))
+            graph, self._backward = passes.split(joint, len(self._inputs), len(results))
         if plan.loss and examples[0].is_cpu:
-            write_beside(graph)
+            passes.write_beside(graph)
         self._code = self._compile(graph)
         self._guards = [guard.expr for guard in self._mode.shape_env.guards]
 
@@ -133,13 +132,15 @@ class Graph:
                 for x in (node.meta["val"] for node in graph.find_nodes(op="placeholder"))
             ]
         flags: list[int] = []
+        written: list[int] = []
         if inputs[0].is_cpu:
             if any(node.target in _SLOW for node in graph.nodes):
                 raise NotWorthIt
-            add_in_double(graph)
-            count_as_numbers(graph)
+            passes.add_in_double(graph)
+            passes.count_as_numbers(graph)
+            written = passes.write_as_numbers(graph)
             if not sequential:
-                flags = read_as_numbers(graph)
+                flags = passes.read_as_numbers(graph)
         with self._mode:
             inputs += [torch.empty_like(inputs[i], dtype=torch.float32) for i in flags]
         module = GraphModule(self._module, names.fx_graph_cse(graph))
@@ -151,7 +152,9 @@ class Graph:
             run = private.callable_inside(names.compile_fx_inner(module, inputs))
 
         def code(*tensors: Tensor) -> Sequence[Tensor]:
-            result: Sequence[Tensor] = run([*tensors, *(tensors[i].view(torch.uint8).float() for i in flags)])
+            result = list(run([*tensors, *(tensors[i].view(torch.uint8).float() for i in flags)]))
+            for i in written:
+                result[i] = result[i].view(torch.bool)
             return result
 
         return code

@@ -160,13 +160,14 @@ def test_knobs_of_runs(case: Case) -> None:
 @pytest.mark.usefixtures("_compiles")
 def test_loops_read_flags_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops on the CPU do, forwards and backwards; the operator under the returns takes them as they are."""
+    read = passes.read_as_numbers
     found: list[list[int]] = []
 
     def spied(nodes: Any) -> list[int]:
-        found.append(passes.read_as_numbers(nodes))
+        found.append(read(nodes))
         return found[-1]
 
-    monkeypatch.setattr(graph, "read_as_numbers", spied)
+    monkeypatch.setattr(passes, "read_as_numbers", spied)
     reward, value = torch.randn(64, 40), torch.randn(64, 40)
     flag, last = torch.rand(64, 40) < 0.5, torch.rand(64, 40) < 0.5
     for name, arguments, numbers in (
@@ -185,12 +186,33 @@ def test_loops_read_flags_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_compiles")
+def test_loops_write_flags_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes back is flags nevertheless, beside numbers and alone."""
+    write = passes.write_as_numbers
+    found: list[list[int]] = []
+
+    def spied(nodes: Any) -> list[int]:
+        found.append(write(nodes))
+        return found[-1]
+
+    monkeypatch.setattr(passes, "write_as_numbers", spied)
+    x = torch.tensor([0.0, 2.0, math.inf, NAN, 0.5])
+    for name, argument, numbers in (("goal_reward", x, [1]), ("support_mask", x.repeat(2, 1), [0])):
+        found.clear()
+        function, eager = twin.fuse(getattr(offline_losses, name)), getattr(offline_losses, name)
+        for one, other in zip(*(leaves(f(argument, threshold=0.5)) for f in (function, eager)), strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+        assert found == [numbers]
+
+
+@pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize(("name", "left"), [("soft_value", 0), ("softmax_entropy", 0), ("observation_statistics", 1)])
 def test_gradients_read_what_was_kept(name: str, left: int) -> None:
     """Sums and maxima over a row are not computed again; the derivative by the mean is a sum of its own."""
     x, seen = torch.randn(64, 5, requires_grad=True), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "count_as_numbers", seen.append)
+        patch.setattr(passes, "count_as_numbers", seen.append)
         results = leaves(twin.fuse(getattr(offline_losses, name))(x))
         torch.autograd.grad(results, x, [torch.ones_like(result) for result in results])
     forwards, backwards = (
@@ -207,7 +229,7 @@ def test_gradients_read_what_an_operator_read() -> None:
     seen: list[Any] = []
     x, end = torch.randn(64, 40, requires_grad=True), torch.rand(64, 40) < 0.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "count_as_numbers", seen.append)
+        patch.setattr(passes, "count_as_numbers", seen.append)
         for _ in range(2):  # the first call also generates the code of the operator
             seen.clear()
             twin.fuse(offline_losses.retrace_return)(x, x, x, x, end, end).sum().backward()
@@ -221,7 +243,8 @@ def test_ties_are_counted_as_numbers() -> None:
     q = torch.tensor([[1.0, 2.0, 3.0, 5.0], [1.0, 4.0, 2.0, 5.0]] * 64)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "count_as_numbers", lambda nodes: seen.append((passes.count_as_numbers(nodes), nodes)))
+        count = passes.count_as_numbers
+        patch.setattr(passes, "count_as_numbers", lambda nodes: seen.append((count(nodes), nodes)))
         slopes = [
             torch.autograd.grad(f(x).sum(), x)[0]
             for f in (offline_losses.ensemble_min, twin.fuse(offline_losses.ensemble_min))
@@ -258,11 +281,13 @@ def test_a_gradient_that_is_one_number_is_written_beside_the_sum(
     other = {"td3_bc_loss": [torch.zeros(2**15, 2, dtype=dtype)], "cql_lagrange_losses": [torch.tensor(0.5)]}
     fixed, slopes, seen = other.get(name, []), [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "write_beside", lambda nodes: seen.append((passes.write_beside(nodes), nodes)))
+        write = passes.write_beside
+        patch.setattr(passes, "write_beside", lambda nodes: seen.append((write(nodes), nodes)))
         for function in (eager, twin.fuse(eager)):
             scaled, plain = (leaves(function(*sample, *fixed, **knobs))[0] for _ in range(2))
             slopes.append(torch.autograd.grad(2 * scaled.sum(), sample))
             slopes.append(torch.autograd.grad(plain, sample, torch.ones_like(plain)))
+    assert all(map(len, function.graphs.values()))  # the compiler has taken what was written
     if seen:  # not in half precision, where a gradient is scaled before it is rounded
         found = seen[0][1].output_node().args[0][: len(numbers)]
         assert [x.target is torch.ops.aten.where.self and x.args[1] is x.args[2] for x in found] == numbers
