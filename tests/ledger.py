@@ -121,7 +121,7 @@ class Row:
     tail_axes: str = ""  # axes after the batch that a mask or weight has too
     constant: bool = False  # piecewise: no result has a derivative
     once: bool = False  # differentiable, and says that it is so only once
-    as_it_is: bool = False  # fused too: products of matrices, a tile at a time
+    as_it_is: bool = False  # fused too: products of matrices, a tile at a time; a difference alone
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -554,6 +554,7 @@ LEDGER = [
             "value_to_subgoal": Values(),
             "next_value_to_subgoal": Values(),
         },
+        as_it_is=True,
     ),
     Row("contrastive_loss", {"logits": Values("N", critics="case"), "positive": Rows(0, 5), "form": Option("binary")}),
     Row(

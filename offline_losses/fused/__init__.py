@@ -28,6 +28,7 @@ _AS_THEY_ARE = (
     offline_losses.compile_update,
     offline_losses.episode_bounds,
     offline_losses.episode_windows,
+    offline_losses.hierarchical_advantages,
     offline_losses.linear_cql_penalty,
     offline_losses.linear_log_prob,
     offline_losses.linear_nll_loss,
@@ -35,8 +36,9 @@ _AS_THEY_ARE = (
     offline_losses.polyak_update_,
     offline_losses.stratified_bootstrap_interval,
 )
-"""What looks at values has no graph, what works on modules is compiled with its surroundings, by one of these, and a
-projection's time goes into products of matrices, which generated code would only call."""
+"""What looks at values has no graph, what works on modules is compiled with its surroundings, by one of these, a
+projection's time goes into products of matrices, which generated code would only call, and one difference for each
+result leaves nothing to read once instead of twice."""
 
 for _name in offline_losses.__all__:
     _function = getattr(offline_losses, _name)
