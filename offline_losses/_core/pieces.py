@@ -18,8 +18,8 @@ from offline_losses._core.tracing import is_differentiated, is_tracing
 MANY = 2**13
 """Steps from which on it takes less time to look for the episodes."""
 
-LARGEST = 1e6
-"""Up to here terms leave a running sum the digits of the smaller ones."""
+LARGEST = 1e5
+"""Up to here the sum of an episode leaves those after it nine digits behind the point."""
 
 
 class Pieces(NamedTuple):
@@ -42,13 +42,14 @@ class Pieces(NamedTuple):
         return sums.new_zeros(int(self.length.sum())).index_put((self.first,), sums)
 
     def running(self, x: Tensor) -> Tensor | None:
-        """The sum from the first step of the episode on; None if terms are too large for that, other than −∞."""
+        """The sum from the first step of the episode on; None if it may grow too large for that, other than to −∞."""
         low, high = x.aminmax()
         never = x.isneginf() if low == -torch.inf else None
         if never is not None:
             x = x.masked_fill(never, 0.0)
             low = x.amin()
-        if not -LARGEST <= low <= high <= LARGEST:
+        largest = LARGEST / int(self.length.max())
+        if not -largest <= low <= high <= largest:
             return None
         total = self._running(x)
         return total if never is None else total.masked_fill(self._running(never.double()) > 0.5, -torch.inf)

@@ -214,6 +214,19 @@ def test_one_episode_has_no_error(name: str) -> None:
     assert ESTIMATORS[name](log).effective_sample_size == 1
 
 
+@pytest.mark.parametrize("size", [5.0, 500.0, 5e5])
+def test_an_episode_has_the_weights_that_it_has_alone(size: float) -> None:
+    """What stands before it, however small or large its weights, takes no digits from it."""
+    generator = torch.Generator().manual_seed(0)
+    log_ratio = 0.1 * torch.randn(20, 1000, dtype=torch.float64, generator=generator)
+    log_ratio[::2] -= size
+    done = torch.zeros(20, 1000, dtype=torch.bool)
+    done[:, -1] = True
+    found = importance_weights(log_ratio.flatten(), done.flatten()).view(20, 1000)
+    for i in range(1, 20, 2):
+        torch.testing.assert_close(found[i], log_ratio[i].cumsum(0).exp(), rtol=1e-9, atol=0.0)
+
+
 @pytest.mark.parametrize("drift", [-5.0, 0.0, 5.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_long_episodes_neither_under_nor_overflow(drift: float, dtype: torch.dtype) -> None:
