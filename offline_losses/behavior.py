@@ -46,12 +46,12 @@ def ddpg_bc_loss(
         log_prob: `[*batch]`, $\log \pi(a \mid s)$ of the data's action.
         bc_weight: $\alpha \ge 0$.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
-        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
-            detached.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; one number, or one for
+            each run, detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -108,12 +108,12 @@ def rebrac_policy_loss(
         data_action: `[*batch, A]`, the data's action.
         bc_weight: $\beta_1 \ge 0$.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
-        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
-            detached.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; one number, or one for
+            each run, detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.

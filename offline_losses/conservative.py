@@ -66,7 +66,7 @@ def cql_logsumexp_penalty(
             sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
@@ -122,7 +122,7 @@ def cql_max_penalty(
         mask: bool, shape of q_data; True where the sample exists.
         weight: importance, shape of q_data; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the shape of q_data for `"none"`; float32, or float64 for float64 input. A sample whose candidates are
@@ -183,7 +183,7 @@ def cql_lagrange_losses(
         mask: bool, shape of gap; True where the sample exists.
         weight: importance, shape of gap; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         `CQLLagrangeLosses(penalty, dual)`, each 0-d, or the shape of gap for `"none"`.

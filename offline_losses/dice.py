@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, Reduction, check_knob
+from offline_losses._core.errors import refuse_knob
 from offline_losses._core.exponential import log_mean_exp
 from offline_losses._core.public import public
 from offline_losses._core.reduce import reduce
@@ -54,7 +55,7 @@ def opti_dice_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -118,7 +119,7 @@ def smodice_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies both terms and never enters the denominator, nor the sum of exponentials.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -142,6 +143,8 @@ def smodice_loss(
     values = {"value": value, "next_value": next_value, "initial_value": initial_value, "reward": reward}
     check_branches("smodice_loss", values, terminated, discount, mask, weight, reduction, denominator)
     check_knob("smodice_loss", "temperature", temperature, 0.0)
+    if isinstance(denominator, Tensor) and denominator.ndim:
+        refuse_knob("smodice_loss", "denominator", denominator, [])
     check_knob("smodice_loss", "discount", discount, 0.0, 1.0, "[]")  # its mean is one of all runs
     first, error = terms(values, terminated, discount, mask)
     return reduce(first + temperature * log_mean_exp(error / temperature, mask), mask, weight, reduction, denominator)

@@ -150,7 +150,7 @@ def categorical_loss(
         mask: bool, shape of target or logits without the last axis; True where the element exists.
         weight: importance, the same shapes; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the logits' shape without its last axis for `"none"`; float32, or float64 for float64 input.
@@ -242,7 +242,7 @@ def quantile_huber_loss(
         mask: bool, shape of target or prediction without the last axis; True where the element exists.
         weight: importance, the same shapes; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the prediction's shape without its last axis for `"none"`; float32, or float64 for float64 input.

@@ -44,7 +44,7 @@ def gumbel_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -100,7 +100,7 @@ def exponential_value_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -153,7 +153,7 @@ def sparse_value_loss(
         mask: bool, shape of target or prediction; True where the element exists.
         weight: importance, shape of target or prediction; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input.
@@ -239,7 +239,7 @@ def binary_expectile_loss(
         mask: bool, shape of target or logits; True where the element exists.
         weight: importance, shape of target or logits; multiplies and never enters the denominator.
         reduction: `"mean"` over existing elements, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the shape of the logits for `"none"`; float32, or float64 for float64 input.

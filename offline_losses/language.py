@@ -76,7 +76,7 @@ def preference_loss(
         mask: bool `[*batch]`, True where the pair exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing pairs, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -175,7 +175,7 @@ def reward_regression_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -247,7 +247,7 @@ def path_consistency_loss(
         mask: bool `[*batch, T]`, True where the step exists; a path ends before one that does not, and bootstraps.
         weight: `[*batch, T]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing steps, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch, T]` for `"none"`; float32, or float64 for float64 input.

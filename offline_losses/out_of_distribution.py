@@ -39,7 +39,7 @@ def combo_penalty(
         mask: bool, shape of rollout or q; True where the sample exists.
         weight: importance, likewise; multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the shape of q for `"none"`; float32, or float64 for float64 input. Of a batch that holds only rollouts,
@@ -101,7 +101,7 @@ def mcq_loss(
         mask: bool, shape of prediction or of target without its last axis; True where the sample exists.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the prediction's shape for `"none"`; float32, or float64 for float64 input. A sample without candidates

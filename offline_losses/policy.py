@@ -46,7 +46,7 @@ def nll_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -99,12 +99,12 @@ def td3_bc_loss(
         data_action: `[*batch, A]`, the data's action.
         q_weight: $\alpha$, positive.
         epsilon: smallest normalizer, so that Q = 0 is finite; positive.
-        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; a number or a 0-d tensor,
-            detached.
+        normalizer: what takes the place of mean |Q|, for a part of a batch that of the whole; one number, or one for
+            each run, detached.
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters a denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -167,7 +167,7 @@ def sac_policy_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.
@@ -218,7 +218,7 @@ def temperature_loss(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.

@@ -69,7 +69,7 @@ def contrastive_loss(
             of others it is taken out by a logit of −∞.
         weight: importance, likewise; multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples (and critics), `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or the logits' shape without the last axis for `"none"`; float32, or float64 for float64 input.
@@ -148,7 +148,7 @@ def quasimetric_losses(
         mask: bool `[*batch]`, True where the sample exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing samples, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         `QuasimetricLosses(push, penalty, dual)`, each 0-d, or `[*batch]` for `"none"`; float32, or float64 for float64

@@ -90,7 +90,7 @@ def sequence_action_loss(
         mask: bool `[*batch]`, usually `[B, T]`, True where the step exists.
         weight: `[*batch]`, multiplies and never enters the denominator.
         reduction: `"mean"` over existing steps, `"sum"`, or `"none"`.
-        denominator: what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached.
+        denominator: what the mean is divided by, in place of its own count; one number, or one for each run, detached.
 
     Returns:
         0-d, or `[*batch]` for `"none"`; float32, or float64 for float64 input.

@@ -27,7 +27,7 @@ QUANTITIES = (
     "_mask",
 )
 TAIL = {"mask": None, "weight": None, "reduction": "mean", "denominator": None}
-DENOMINATOR = "what the mean is divided by, in place of its own count; a number or a 0-d tensor, detached."
+DENOMINATOR = "what the mean is divided by, in place of its own count; one number{}, detached."
 SECTIONS = ["$$", "Args:", "Returns:", "Gradient:", "Raises:", "Examples:", "Reference:"]
 
 
@@ -63,7 +63,10 @@ def test_the_suffix_is_the_contract(name: str) -> None:
     if name.endswith(("_loss", "_losses", "_penalty")):
         assert {p.name: p.default for p in parameters[-4:]} == TAIL
         assert [p.name for p in parameters[-4:]] == list(TAIL)
-        assert f"\n    denominator: {DENOMINATOR}\n" in (inspect.getdoc(getattr(offline_losses, name)) or "")
+        of_runs = "" if name == "smodice_loss" else ", or one for each run"
+        assert f"\n    denominator: {DENOMINATOR.format(of_runs)}\n" in (
+            inspect.getdoc(getattr(offline_losses, name)) or ""
+        )
     else:
         assert not {"reduction", "denominator"} & {p.name for p in parameters}
         assert name.endswith((*QUANTITIES, "_update_")) or name in {

@@ -110,6 +110,14 @@ def test_smodice_of_large_errors() -> None:
     close(smodice_loss(zero, zero, zero, torch.tensor([-1e4, 1e4]), end, mask=mask), -1e4)
 
 
+def test_smodice_has_one_denominator() -> None:
+    """Its logarithm is of the mean over all samples: no run has one of its own."""
+    x, end = torch.zeros(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"smodice_loss: denominator: expected shape \[\], got shape \[3, 1\]"):
+        smodice_loss(x, x, x, x, end, denominator=torch.full((3, 1), 5.0))
+    close(smodice_loss(x + 1, x, x, x, end, denominator=torch.tensor(3)), smodice_loss(x + 1, x, x, x, end) * 5)
+
+
 def test_no_next_value_of_an_end_is_read() -> None:
     """Nor in the gradient."""
     value = torch.ones(1, dtype=torch.float64, requires_grad=True)
