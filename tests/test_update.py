@@ -24,7 +24,7 @@ from torch._dynamo.utils import counters
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
-from offline_losses import compile_update, expectile_loss, fused, polyak_update_, squared_loss
+from offline_losses import awr_weights, compile_update, expectile_loss, fused, polyak_update_, squared_loss
 from offline_losses._compile import backend, private
 from offline_losses._compile.switches import switched_off
 
@@ -615,6 +615,34 @@ def test_containers_among_the_arguments_are_the_callers_own() -> None:
     for i in range(4):
         step(batch(i), 0.7, log=log)
         assert log == {"calls": i + 1}
+
+
+@pytest.mark.usefixtures("silent", "operators")
+def test_runs_side_by_side_with_hyper_parameters_of_their_own() -> None:
+    """Knobs `[R, 1]`, held or handed over, new at every call: each run trains as it does alone, uncompiled."""
+    expectiles = [torch.tensor([[0.6], [0.9]]) + 0.01 * i for i in range(5)]
+    samples = torch.randn(5, 2, 8, dtype=torch.float64)
+    temperature = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+
+    def trained(compiled: bool, runs: slice) -> Tensor:
+        value = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64)[runs])
+        optimizer = Adam([value], 0.1)
+
+        def update(q: Tensor, expectile: Tensor) -> None:
+            v = value.expand_as(q)
+            weight = awr_weights(q - v, temperature=temperature[runs])
+            optimizer.zero_grad()
+            expectile_loss(v, q, expectile=expectile, weight=weight, denominator=8).backward()
+            optimizer.step()
+
+        step = compile_update(update) if compiled else update
+        for q, expectile in zip(samples, expectiles, strict=True):
+            step(q[runs], expectile[runs].double())
+        return value.detach()
+
+    together = trained(True, slice(2))
+    for i in range(2):
+        torch.testing.assert_close(together[i : i + 1], trained(False, slice(i, i + 1)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("silent", "operators")
