@@ -44,6 +44,10 @@ def load_ogbench(
         source: path of an npz file, or a dict of arrays.
         last: what becomes of a last step without a next observation on record; only a regular form that is cut short
             has such.
+        keys: the entries that are read, as with `load_minari`; None for all.
+        exclude: entries that are not read.
+        dtype: of one entry or another, by its key.
+        memmap: a folder for entries that are larger than memory.
 
     Returns:
         The keys of `load_minari`; no `("next", "reward")` where the file has no `rewards`, as those for goals have not.
