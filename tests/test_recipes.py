@@ -391,19 +391,17 @@ def test_demo_makes_tables_figures_and_json(tmp_path: Path, capsys: pytest.Captu
         assert row["return_standard_error"] == pytest.approx(abs(row["returns"][0] - row["returns"][1]) / 2)
 
 
-@needs_sepsis
-def test_seeds_are_summed_up_by_mean_and_standard_error(tmp_path: Path) -> None:
-    import seeds
+def test_seeds_are_summed_up_by_mean_standard_error_and_interquartile_mean() -> None:
+    """Of eight seeds the middle four; a single one has no standard error but that of its episodes."""
+    from summary import over_seeds
 
-    few = ["--families", "QR-CQL", "--seeds", "2", "--steps-scale", "0.001", "--jobs", "1"]
-    rows = seeds.main([*few, "--out", str(tmp_path / "seeds.json")])
-    assert json.loads((tmp_path / "seeds.json").read_text()) == rows
-    assert [(row["dataset"], row["family"]) for row in rows] == [(CARTPOLE, "QR-CQL"), (ICU, "QR-CQL")]
-    for row in rows:
-        first, second = row["returns"]
-        assert row["seeds"] == [0, 1]
-        assert row["mean"] == pytest.approx((first + second) / 2)
-        assert row["standard_error"] == pytest.approx(abs(first - second) / 2)
+    found = over_seeds([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0])
+    assert found["mean"] == pytest.approx(91 / 8)
+    assert found["standard_error"] == pytest.approx(math.sqrt((sum(x**2 for x in [*range(7), 70]) - 91**2 / 8) / 7 / 8))
+    assert found["iqm"] == 3.5
+    low, high = found["iqm_interval"]
+    assert 0 <= low <= 3.5 <= high <= 70
+    assert over_seeds([3.0]) == {"mean": 3.0, "standard_error": None, "iqm": 3.0, "iqm_interval": None}
 
 
 @needs_sepsis
