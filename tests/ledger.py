@@ -1044,6 +1044,8 @@ CASES = [case for row in LEDGER for case in _cases(row)]
 OF_RUNS = [case for case in CASES if case.of(Knob) and not case.row.one_number]
 """With knobs of which each run may have its own."""
 TAILED = [case for case in CASES if case.row.tail]
+OF_ALL = {"smodice_loss"}
+"""Losses whose mean is one of all samples, so that its denominator is one number too."""
 
 
 def leaves(result: Any) -> list[Tensor]:

@@ -6,7 +6,7 @@ import inspect
 
 import ledger
 import pytest
-from ledger import LEDGER, TOOLS, UPDATES, Row
+from ledger import LEDGER, OF_ALL, TOOLS, UPDATES, Row
 from oracles import ORACLES
 
 import offline_losses
@@ -63,7 +63,7 @@ def test_the_suffix_is_the_contract(name: str) -> None:
     if name.endswith(("_loss", "_losses", "_penalty")):
         assert {p.name: p.default for p in parameters[-4:]} == TAIL
         assert [p.name for p in parameters[-4:]] == list(TAIL)
-        of_runs = "" if name == "smodice_loss" else ", or one for each run"
+        of_runs = "" if name in OF_ALL else ", or one for each run"
         assert f"\n    denominator: {DENOMINATOR.format(of_runs)}\n" in (
             inspect.getdoc(getattr(offline_losses, name)) or ""
         )
