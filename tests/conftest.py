@@ -39,9 +39,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def made_for(item: pytest.Item) -> str:
-    """What a test needs made: the site, or the compiled graphs of a function."""
-    if item.path.name == "test_site.py":
-        return "site"
+    """What a test needs made: the site, what several processes found, or the compiled graphs of a function."""
+    if item.path.stem in ("test_site", "test_processes"):
+        return item.path.stem
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     row = getattr(parameters.get("case"), "row", None) or parameters.get("row")
     return getattr(row, "name", "")

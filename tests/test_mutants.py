@@ -43,6 +43,11 @@ def test_halved():
 """
 
 
+@pytest.fixture(autouse=True)
+def _options_of_the_inner_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
 def test_a_known_survivor_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fault of a small module is noticed, but the one that makes no difference; the module stays as it is."""
     (tmp_path / "toy_room.py").write_text(TOY)

@@ -78,6 +78,12 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
     return json.loads(result.read_text())
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_one_worker_builds_the_site(request: pytest.FixtureRequest) -> None:
+    """Some releases of pytest take no notice of groups, and then every worker makes all that takes long to make."""
+    assert request.node.nodeid.endswith("@test_site")
+
+
 # The site as HTML.
 
 
