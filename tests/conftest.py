@@ -30,12 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out one more of a kind, and keep on one worker what shares something that takes long to make."""
     if not config.getoption("--compile-all"):
-        left_out = [item for item in items if item.get_closest_marker("thorough")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+        items[:] = [item for item in items if not is_left_out(item)]
     for item in items if config.pluginmanager.hasplugin("xdist") else []:
         if shared := made_for(item):
             item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """One more of a kind, or an example of a fused function: the check of the installed package runs those."""
+    twins_example = isinstance(item, pytest.DoctestItem) and item.path.parent.name == "fused"
+    return twins_example or item.get_closest_marker("thorough") is not None
 
 
 def made_for(item: pytest.Item) -> str:

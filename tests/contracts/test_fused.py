@@ -34,6 +34,18 @@ BATCHES = [1, 2, 3, 17, 256, 300, 4096]
 HALF_AND_DOUBLE = [torch.bfloat16, torch.float64]
 thorough = pytest.mark.thorough
 FIRST = set({row.function.__module__: row.name for row in reversed(LEDGER)}.values())
+KINDS = {
+    "soft_value",
+    "gaussian_log_prob",
+    "mmd_penalty",
+    "two_hot",
+    "observation_moments",
+    "relabel_return",
+    "ips_value",
+}
+"""Loops of another kind than those of the main functions: exponentials and logarithms, sums of squares, products of
+matrices, places that are looked up, statistics, recurrences and episodes."""
+
 each_function = pytest.mark.parametrize("case", [case for case in FULLEST if not case.row.as_it_is], ids=str)
 
 
@@ -74,10 +86,30 @@ def _little_code(request: pytest.FixtureRequest, case: Case, monkeypatch: pytest
 
 
 @pytest.fixture
-def _code_in_each_room(request: pytest.FixtureRequest, case: Case) -> None:
-    """Generate code for the main functions and the first one of each room; `--compile-all` and `-k` for all."""
-    if case.row.name not in FIRST:
+def _code_of_each_kind(request: pytest.FixtureRequest, case: Case) -> None:
+    """Generate code for the main functions and one of each kind of loop; `--compile-all` and `-k` for all."""
+    if case.row.name not in KINDS:
         request.getfixturevalue("_little_code")
+
+
+def no_less_exact(case: Case, batch: int) -> None:
+    """In float32, the error of values and gradients against float64 is eager's up to rounding."""
+    inputs = case.build((batch,), dtype=torch.float32, seed=batch)
+    wide = {name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in inputs.items()}
+    exact = with_gradients(case.row.function, case, wide)
+    eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, fused_twin(case)))
+    for one, other, truth in zip(actual, eager, exact, strict=True):
+        if one is None or other is None or truth is None:
+            assert one is other is truth
+        elif one.dtype == torch.bool:
+            assert torch.equal(one, other)
+        elif one.numel():
+            assert one.dtype == other.dtype
+            finite = truth.isfinite()
+            torch.testing.assert_close(one[~finite].double(), truth[~finite].double(), equal_nan=True)
+            one, other, truth = (x.where(finite, 0.0) for x in (one, other, truth))
+            rounding = 4 * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
+            assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +170,11 @@ def test_values_and_gradients_over_a_schedule(case: Case) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in OF_RUNS if case.row.name in FIRST | MAIN and case.apart and not case.row.as_it_is],
+    [
+        case
+        for case in FULLEST
+        if case in OF_RUNS and case.row.name in FIRST | MAIN and case.apart and not case.row.as_it_is
+    ],
     ids=str,
 )
 @pytest.mark.usefixtures("_compiles", "_little_code")
@@ -393,33 +429,23 @@ def test_one_graph_for_statistics_without_a_mask() -> None:
 
 
 @each_function
-@pytest.mark.usefixtures("_compiles", "_code_in_each_room")
+@pytest.mark.usefixtures("_compiles", "_code_of_each_kind")
+def test_generated_code_is_no_less_exact_than_eager(case: Case) -> None:
+    """At a size that fills the vectors of a processor and leaves a rest."""
+    no_less_exact(case, 4099)
+
+
+@each_function
+@pytest.mark.usefixtures("_compiles", "_little_code")
 def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
-    """In float32, the error against float64 is eager's up to rounding; seven batch sizes need at most two graphs.
+    """Seven batch sizes need at most two graphs.
 
     With critics before the batch the first graph takes the batch for a fixed last axis, and there may be a third.
     """
     function = fused_twin(case)
     before = set(function.graphs)
     for batch in BATCHES:
-        inputs = case.build((batch,), dtype=torch.float32, seed=batch)
-        wide = {
-            name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in inputs.items()
-        }
-        exact = with_gradients(case.row.function, case, wide)
-        eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
-        for one, other, truth in zip(actual, eager, exact, strict=True):
-            if one is None or other is None or truth is None:
-                assert one is other is truth
-            elif one.dtype == torch.bool:
-                assert torch.equal(one, other)
-            elif one.numel():
-                assert one.dtype == other.dtype
-                finite = truth.isfinite()
-                torch.testing.assert_close(one[~finite].double(), truth[~finite].double(), equal_nan=True)
-                one, other, truth = (x.where(finite, 0.0) for x in (one, other, truth))
-                rounding = 4 * torch.finfo(torch.float32).eps * float(truth.abs().max() + 1)
-                assert (one - truth).abs().max() <= 1.5 * (other - truth).abs().max() + rounding
+        no_less_exact(case, batch)
     used = Counter(key[:-1] for key in set(function.graphs) - before for _ in range(len(function.graphs[key])))
     assert function.graphs or case.row.name in LEFT_TO_EAGER
     assert max(used.values(), default=0) <= 2 + case.critics, used

