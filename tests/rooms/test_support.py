@@ -112,6 +112,15 @@ def test_a_divergence_of_weight_zero_may_be_infinite() -> None:
     assert evidence_lower_bound(torch.ones(2), zeros, log_std, kl_weight=0.0).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("kl_weight", [0.0, torch.zeros(()), torch.tensor([0.0, 1.0])])
+def test_a_divergence_of_weight_zero_has_no_slope(kl_weight: float | Tensor) -> None:
+    """However wide or narrow the encoder is, though in float32 the exponential of its deviation is infinite."""
+    for width in (-torch.inf, -100.0, 0.0, 50.0, 100.0):
+        at = torch.ones(2), torch.ones(2, 3), torch.full((2, 3), width)
+        slopes = gradients(lambda *x: elbo_loss(*x, kl_weight=kl_weight, reduction="none")[:1], *at)
+        assert [slope[0].tolist() for slope in slopes] == [-1.0, [0.0] * 3, [0.0] * 3]
+
+
 @given(data=st.data())
 def test_the_penalty_is_minus_the_log_of_a_mean_of_weights(data: st.DataObject) -> None:
     """The oracle's; one draw is its own logarithm; a shift goes through; at least minus the best, at most the mean."""
