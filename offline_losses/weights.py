@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, check_shape, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_mean, relative, scalar, select, summed, total, upcast
+from offline_losses._core.reduce import over_mean, relative, scalar, select, total, upcast, widest
 
 
 class NormalizedAdvantage(NamedTuple):
@@ -194,7 +194,7 @@ def normalize_advantage(
     Args:
         advantage: `[*batch]`, units of return.
         mean_square: 0-d, $c$, of the last step, units of return squared; the first one for instance
-            `advantage.square().mean()`.
+            `advantage.square().mean()`. In float64 where float32 has no room for a square: above 10¹⁹, below 10⁻¹⁹.
         rate: $\rho$ in (0, 1]; 1 is the mean square of this batch.
         mask: bool `[*batch]`, True where the sample exists; only these count.
 
@@ -222,14 +222,13 @@ def normalize_advantage(
     check_float("normalize_advantage", mean_square=mean_square)
     check_shape("normalize_advantage", "a scalar", torch.Size(()), mean_square=mean_square)
     check_knob("normalize_advantage", "rate", rate, 0.0, 1.0, "(]")
-    dtype = summed(advantage, mean_square)
-    last = upcast(mean_square)
+    existing, last = widest(existing, mean_square)
     count = scalar(existing.numel(), last) if mask is None else mask.sum()
     mean = torch.where(count > 0, total(existing.square()) / count.clamp(min=1), last)
     moved = (last + rate * (mean - last)).detach()
     zero = moved == 0
     normalized = torch.where(zero, 0.0, existing / torch.where(zero, 1.0, moved).sqrt())
-    return NormalizedAdvantage(normalized.to(dtype), moved.to(dtype))
+    return NormalizedAdvantage(normalized, moved)
 
 
 def _exponential(advantage: Tensor, temperature: Knob, max_weight: Knob) -> Tensor:

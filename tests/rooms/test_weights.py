@@ -298,6 +298,15 @@ def test_the_moving_scale_is_a_constant_and_may_be_zero() -> None:
     close(normalize_advantage(torch.zeros(2), torch.tensor(1.0)).mean_square, 0.99)
 
 
+def test_a_mean_square_in_float64_holds_every_float32() -> None:
+    """The square of an advantage of 1e30 is none in float32, nor is that of 1e-30."""
+    for size in (1e30, 1e-30):
+        advantage, state = torch.tensor([size, -size]), torch.tensor(0.0, dtype=torch.float64)
+        normalized, state = normalize_advantage(advantage, state, rate=0.25)
+        close(normalized, torch.tensor([2.0, -2.0], dtype=torch.float64))
+        close(state / size**2, 0.25, 1e-6)
+
+
 def test_an_advantage_that_is_no_number_shows() -> None:
     """It is not divided away, and neither is what it makes of the mean square."""
     found = normalize_advantage(torch.tensor([math.nan, 1.0]), torch.tensor(1.0))
