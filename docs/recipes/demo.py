@@ -64,6 +64,7 @@ RUNS = [
     Run(PENDULUM, "IQL", "iql", 4000, "--batch-size 256 --temperature 0.1 --expectile 0.9 --polyak 0.02"),
     Run(PENDULUM, "XQL", "xql", 4000, "--batch-size 256 --temperature 0.1 --polyak 0.02"),
     Run(PENDULUM, "SQL", "sql", 4000, "--batch-size 256 --temperature 0.1 --polyak 0.02"),
+    Run(PENDULUM, "EQL", "sql", 4000, "--exponential --batch-size 256 --temperature 0.1 --polyak 0.02"),
     Run(
         PENDULUM,
         "HL-Gauss",
@@ -87,6 +88,7 @@ RUNS = [
     Run(CARTPOLE, "IQL", "iql", 4000, "--temperature 0.05 --polyak 0.02"),
     Run(CARTPOLE, "XQL", "xql", 4000, "--temperature 0.3 --polyak 0.02"),
     Run(CARTPOLE, "SQL", "sql", 4000, "--temperature 0.1 --polyak 0.02"),
+    Run(CARTPOLE, "EQL", "sql", 4000, "--exponential --temperature 0.3 --polyak 0.02"),
     Run(CARTPOLE, "HL-Gauss", "hl_gauss", 4000, "--temperature 0.05 --polyak 0.02"),
     Run(CARTPOLE, "CQL", "discrete_cql", 6000, "--conservative 1 --polyak 0.02"),
     Run(CARTPOLE, "QR-CQL", "qr_cql", 3000, "--quantiles 16 --conservative 0.3 --polyak 0.02"),
@@ -97,6 +99,7 @@ RUNS = [
     Run(SEPSIS_ICU, "IQL", "iql", 3000, "--hidden 128 --temperature 0.3 --polyak 0.02"),
     Run(SEPSIS_ICU, "XQL", "xql", 2000, "--hidden 128 --temperature 1 --polyak 0.02"),
     Run(SEPSIS_ICU, "SQL", "sql", 2000, "--hidden 128 --temperature 1 --polyak 0.02"),
+    Run(SEPSIS_ICU, "EQL", "sql", 2000, "--exponential --hidden 128 --temperature 1 --polyak 0.02"),
     Run(SEPSIS_ICU, "HL-Gauss", "hl_gauss", 2000, "--hidden 128 --temperature 0.3 --polyak 0.02"),
     Run(SEPSIS_ICU, "CQL", "discrete_cql", 5000, "--hidden 128 --conservative 1 --temperature 1 --polyak 0.01"),
     Run(

@@ -21,6 +21,7 @@ FAMILIES = {
     "IQL": Family("#0072B2", "stay in the sample"),
     "XQL": Family("#332288", "stay in the sample"),
     "SQL": Family("#882255", "stay in the sample"),
+    "EQL": Family("#CC6677", "stay in the sample"),
     "HL-Gauss": Family("#56B4E9", "stay in the sample"),
     "CQL": Family("#009E73", "push back"),
     "QR-CQL": Family("#44AA99", "push back"),
