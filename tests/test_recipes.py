@@ -87,7 +87,7 @@ def _tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ("fql", PENDULUM, "", "critic_loss"),
         pytest.param("fql", PENDULUM, "--compile --flow-steps 2", "critic_loss", marks=pytest.mark.thorough),
         ("recap", PENDULUM, "", "flow_loss"),
-        ("compose", PENDULUM, "--lr 0.01 --draws 4", "critic_loss"),
+        ("compose", PENDULUM, "--lr 0.01", "critic_loss"),
         ("diffusion_bc", PENDULUM, "", "policy_loss"),
         ("diffusion_bc", PENDULUM, "--fraction 0.3 --prediction-type v", "policy_loss"),
         ("sac", PENDULUM, "", "critic_loss"),

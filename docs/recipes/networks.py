@@ -261,6 +261,26 @@ class SamplingPolicy(Deployable):
         return self(observation, torch.randn(shape, generator=self.generator, device=observation.device)).clamp(-1, 1)
 
 
+class FlowPolicy(SamplingPolicy):
+    """Draws several actions, to which a flow carries noise in ten steps, and takes the one that it chooses."""
+
+    def __init__(self, observation_size: int, action_size: int, hidden: int, draws: int) -> None:
+        super().__init__(draws * action_size)
+        self.velocity = ActionField(observation_size, action_size, hidden)
+
+    @torch.no_grad()
+    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
+        point = noise.unflatten(-1, (-1, self.velocity.action_size))
+        state = observation.unsqueeze(-2).expand(*point.shape[:-1], -1)
+        for k in range(10):  # from noise, at time 0, to actions, at time 1
+            point = point + self.velocity(state, point, torch.full_like(point[..., 0], k / 10)) / 10
+        return self.choose(state, point.clamp(-1, 1))
+
+    def choose(self, observation: Tensor, action: Tensor) -> Tensor:
+        """One action `[*batch, A]` of those at each state, `[*batch, N, A]`."""
+        raise NotImplementedError
+
+
 class OneStepPolicy(SamplingPolicy):
     """An action of an observation and noise, not clipped."""
 
