@@ -244,7 +244,9 @@ def names(page: str, section: str, code: str = "", *, seed: int = 0, scale: floa
             **{"terminated": torch.rand(B) < 0.3, "t": torch.arange(B)},
         },
         "behavior": {
-            **{"q": drawn(B), "policy_action": drawn(B, A), "action": drawn(B, A), "log_prob": drawn(B), "beta2": 0.02},
+            # values beside which an epsilon shows
+            **{"q": 5e-6 * drawn(B), "policy_action": drawn(B, A), "action": drawn(B, A)},
+            **{"log_prob": drawn(B), "beta2": 0.02},
             **{"r": drawn(B), "next_v": drawn(B), "next_policy_action": drawn(B, A), "next_action": drawn(B, A)},
             **{"terminated": torch.rand(B) < 0.3, "observed_return": drawn(B)},
         },
@@ -260,8 +262,6 @@ def names(page: str, section: str, code: str = "", *, seed: int = 0, scale: floa
         },
     }
     found = {**vars(offline_losses), "torch": torch, "math": math, **numbers, **pages[page]}
-    if page == "behavior":
-        found["m"] = found["q"].abs().mean()
     if page == "policy":
         found["m"] = found["q"].abs().mean()
         found["w"] = found["w"] if section == "nll_loss" else 5.0

@@ -70,6 +70,23 @@ def optidice(x: SimpleNamespace, lam: float) -> Tensor:
     return ((1 - x.gamma) * x.v_0 - x.alpha * f + w * (e - lam) + lam).mean()
 
 
+def distilled(x: SimpleNamespace, policy_action: Tensor, scale: Tensor | float) -> Tensor:
+    """The lines of FQL's authors, without the loss of the flow."""
+    return x.alpha * (policy_action - x.end.clamp(-1, 1)).square().mean() - scale * x.q.mean()
+
+
+def rebrac(x: SimpleNamespace, epsilon: float) -> Tensor:
+    """The policy's loss of ReBRAC's authors and others, of the smaller critic."""
+    distance = (x.policy_action - x.action).square().sum(-1)
+    return (x.beta1 * distance - x.q / (x.q.abs().mean() + epsilon)).mean()
+
+
+def rebrac_bootstrap(x: SimpleNamespace) -> Tensor:
+    """The target of CORL's ReBRAC."""
+    penalty = x.beta2 * (x.next_policy_action - x.next_action).square().sum(-1)
+    return x.r + (1 - x.terminated.float()) * x.gamma * (x.next_v - penalty)
+
+
 def vae_divergence(x: SimpleNamespace) -> Tensor:
     """Of each latent dimension, as BCQ and SPOT write it."""
     std = x.log_sigma.exp()
@@ -324,6 +341,74 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
         x.w * ((x.v[0] - x.next_v[0]) ** 2 + (x.v[1] - x.next_v[1]) ** 2)
     ).mean(),
     "floq_loss: N * floq_loss(v_n, z_n, y)": lambda x: ((x.v_n - (x.y[:, None] - x.z_n)) ** 2).sum(-1).mean(),
+    "distillation_loss: distillation_loss(mu, end.clamp(-1, 1), "
+    "ensemble_mean(q) / ensemble_mean(q).abs().mean().detach(), distillation_weight=alpha)": lambda x: distilled(
+        x, x.mu, 1 / x.q.mean(0).abs().mean()
+    ),
+    "distillation_loss: distillation_loss(mu.clamp(-1, 1), end.clamp(-1, 1), ensemble_mean(q), "
+    "distillation_weight=alpha)": lambda x: distilled(x, x.mu.clamp(-1, 1), 1.0),
+    # behavior
+    "ddpg_bc_loss: ddpg_bc_loss(q, log_prob, bc_weight=alpha)": lambda x: (
+        -x.q.mean() / x.q.abs().mean() - (x.alpha * x.log_prob).mean()
+    ),
+    "ddpg_bc_loss: ddpg_bc_loss(q, log_prob, bc_weight=alpha, normalizer=q.abs().mean() + 1e-6)": lambda x: (
+        -x.q.mean() / (x.q.abs().mean() + 1e-6) - (x.alpha * x.log_prob).mean()
+    ),
+    "rebrac_policy_loss: rebrac_policy_loss(q, policy_action, action, bc_weight=beta1)": lambda x: rebrac(x, 0.0),
+    "rebrac_policy_loss: rebrac_policy_loss(q, policy_action, action, bc_weight=beta1, "
+    "normalizer=q.abs().mean() + 1e-7)": lambda x: rebrac(x, 1e-7),
+    "rebrac_target: rebrac_target(r, next_v, next_policy_action, next_action, terminated, terminated, bc_weight=beta2, "
+    "discount=gamma)": lambda x: rebrac_bootstrap(x),
+    "rebrac_target: torch.maximum(rebrac_target(r, next_v, next_policy_action, next_action, terminated, terminated, "
+    "bc_weight=beta2, discount=gamma), observed_return)": lambda x: rebrac_bootstrap(x).maximum(x.observed_return),
+    # goals
+    "hierarchical_advantages: awr_weights(hierarchical_advantages(v, w, s, n).high, temperature=1 / 3)": lambda x: (
+        (3 * (x.w - x.v)).exp().clamp(max=100)
+    ),
+    "hierarchical_advantages: awr_weights(hierarchical_advantages(v, w, s, n).low, temperature=1 / beta)": lambda x: (
+        (x.beta * (x.n - x.s)).exp().clamp(max=100)
+    ),
+    "contrastive_loss: contrastive_loss(f, own)": lambda x: functional.binary_cross_entropy_with_logits(
+        x.f, torch.eye(B).expand(E, B, B)
+    ),
+    'contrastive_loss: contrastive_loss(f, own, form="balanced_binary") / B': lambda x: (
+        functional.binary_cross_entropy_with_logits(
+            x.f, torch.eye(B).expand(E, B, B), torch.eye(B) + (1 - torch.eye(B)) / (B - 1)
+        )
+    ),
+    "quasimetric_losses: quasimetric_losses(far, near, m.log()).push": lambda x: functional.softplus(
+        15 - x.far, beta=0.1
+    ).mean(),
+    "quasimetric_losses: quasimetric_losses(far, near, m.log()).penalty": lambda x: (
+        ((x.near - 1).relu().square().mean() - 0.25**2) * x.m
+    ),
+    "quasimetric_losses: quasimetric_losses(far, near, log_m, offset=500.0, temperature=100.0, "
+    "tolerance=0.05**0.5).push": lambda x: (100 * functional.softplus(5 - x.far / 100)).mean(),
+    "transitive_target: transitive_target(first, second, n, k)": lambda x: (
+        torch.where(x.n <= 1, 0.99**x.n, x.first) * torch.where(x.k <= 1, 0.99**x.k, x.second)
+    ),
+    "transitive_weights: transitive_weights(y, exponent=lam)": lambda x: (
+        (1 / (1 + x.y.log() / math.log(0.99))) ** x.lam
+    ),
+    "binary_expectile_loss: binary_expectile_loss(x, y, weight=w)": lambda x: (
+        (torch.where(x.y >= x.x.sigmoid(), 0.7, 0.3) * x.w)
+        * functional.binary_cross_entropy_with_logits(x.x, x.y, reduction="none")
+    ).mean(),
+    # sequences and language
+    "sequence_action_loss: sequence_action_loss(a, y, mask=mask)": lambda x: (
+        (x.a[x.mask] - x.y[x.mask]).square().mean()
+    ),
+    "sequence_action_loss: sequence_action_loss(a, y, mask=mask, denominator=mask.numel())": lambda x: (
+        (x.a - x.y).square() * x.mask.unsqueeze(-1)
+    ).mean(),
+    'preference_loss: preference_loss(c, r, kind="ipo", kl_weight=beta)': lambda x: (
+        (x.c - x.r - 1 / (2 * x.beta)).square().mean()
+    ),
+    'reward_regression_loss: reward_regression_loss(c - r, R_c - R_r, kind="rebel", '
+    "kl_weight=1 / eta) * eta**2": lambda x: (x.c - x.r - x.eta * (x.R_c - x.R_r)).square().mean(),
+    "chunk_return: chunk_return(rows_r, chunk_v, rows_terminated, rows_done, discount=gamma)": lambda x: (
+        (x.rows_r * x.gamma ** torch.arange(STEPS)).sum(-1) + x.gamma**STEPS * x.chunk_v
+    ),
     # diffusion
     "diffusion_point: diffusion_point(z, a, share)": lambda x: (
         x.share[:, None].sqrt() * x.a + (1 - x.share[:, None]).sqrt() * x.z
