@@ -87,6 +87,12 @@ def rebrac_bootstrap(x: SimpleNamespace) -> Tensor:
     return x.r + (1 - x.terminated.float()) * x.gamma * (x.next_v - penalty)
 
 
+def soft_bootstrap(x: SimpleNamespace, logits: Tensor) -> Tensor:
+    """The target of CleanRL's discrete SAC."""
+    value = (logits.softmax(-1) * (x.next_q - x.T * logits.log_softmax(-1))).sum(-1)
+    return x.r + (1 - x.terminated.float()) * x.gamma * value
+
+
 def vae_divergence(x: SimpleNamespace) -> Tensor:
     """Of each latent dimension, as BCQ and SPOT write it."""
     std = x.log_sigma.exp()
@@ -394,6 +400,28 @@ THEIRS: dict[str, Callable[[SimpleNamespace], Tensor]] = {
         (torch.where(x.y >= x.x.sigmoid(), 0.7, 0.3) * x.w)
         * functional.binary_cross_entropy_with_logits(x.x, x.y, reduction="none")
     ).mean(),
+    # finitely many actions
+    "discrete_sac_loss: discrete_sac_loss(logits, q, temperature=T) / N": lambda x: (
+        x.logits.softmax(-1) * (x.T * x.logits.log_softmax(-1) - x.q)
+    ).mean(),
+    "discrete_soft_target: discrete_soft_target(r, next_q, next_logits, terminated, temperature=T, discount=gamma)": (
+        lambda x: soft_bootstrap(x, x.next_logits)
+    ),
+    "discrete_soft_target: discrete_soft_target(r, next_q, next_q / T, terminated, temperature=T, discount=gamma)": (
+        lambda x: soft_bootstrap(x, x.next_q / x.T)
+    ),
+    "discrete_soft_target: bellman_target(r, soft_value(next_q, temperature=T), terminated, discount=gamma)": (
+        lambda x: x.r + x.gamma * ~x.terminated * x.T * (x.next_q / x.T).logsumexp(-1)
+    ),
+    "munchausen_reward: munchausen_reward(r, log_prob, temperature=T, bonus_weight=alpha, min_bonus=-1.0)": lambda x: (
+        x.r + x.alpha * (x.T * x.log_prob).clamp(-1, 0)
+    ),
+    "munchausen_reward: munchausen_reward(r, log_prob, temperature=T, bonus_weight=alpha, min_bonus=-10.0)": (
+        lambda x: x.r + x.alpha * (x.T * x.log_prob).clamp(-10, 1)
+    ),
+    "advantage_learning_reward: advantage_learning_reward(r, q_data, v, bonus_weight=0.9)": lambda x: (
+        x.r - 0.9 * (x.v - x.q_data)
+    ),
     # sequences and language
     "sequence_action_loss: sequence_action_loss(a, y, mask=mask)": lambda x: (
         (x.a[x.mask] - x.y[x.mask]).square().mean()
