@@ -36,6 +36,14 @@ def test_the_mask_compares_with_the_most_likely_action(data: st.DataObject) -> N
     assert support_mask(logits, threshold=0.0).all()
 
 
+def test_each_run_has_a_threshold() -> None:
+    """One for each, beside a batch, bars what it bars alone."""
+    logits, threshold = torch.tensor([0.6, 0.3, 0.1]).log().expand(2, 4, 3), torch.tensor([[0.3], [0.6]])
+    mask = support_mask(logits, threshold=threshold)
+    assert mask[0, 0].tolist() == [True, True, False]
+    assert mask[1, 3].tolist() == [True, False, False]
+
+
 def test_the_boundary_is_barred_and_ties_are_left() -> None:
     """Strictly above the threshold, as in discrete BCQ; all of equal actions are the best."""
     logits = torch.tensor([[0.0, math.log(0.5), math.log(0.25)]], dtype=torch.float64)
@@ -119,6 +127,16 @@ def test_a_divergence_of_weight_zero_has_no_slope(kl_weight: float | Tensor) -> 
         at = torch.ones(2), torch.ones(2, 3), torch.full((2, 3), width)
         slopes = gradients(lambda *x: elbo_loss(*x, kl_weight=kl_weight, reduction="none")[:1], *at)
         assert [slope[0].tolist() for slope in slopes] == [-1.0, [0.0] * 3, [0.0] * 3]
+
+
+@pytest.mark.parametrize("width", [-3.0, 30.0])
+def test_the_slope_of_the_weight_is_the_divergence(width: float) -> None:
+    """At a weight of zero too, from which it may be learned."""
+    zero, log_std = torch.zeros(1, 2, dtype=torch.float64), torch.full((1, 2), width, dtype=torch.float64)
+    for weight in (0.0, 0.5):
+        at = torch.tensor(weight, dtype=torch.float64)
+        (slope,) = gradients(lambda kl_weight: elbo_loss(zero[:, 0], zero, log_std, kl_weight=kl_weight), at)
+        close(slope, math.exp(2 * width) - 1 - 2 * width)
 
 
 @given(data=st.data())
