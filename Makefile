@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test mutants matrix package audit lint types format docs serve bench bench-peers lineage validation clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.demo  ## train five seeds of every family on four datasets, print tables, draw figures (some ten minutes)
+demo: $(VENV)/.demo  ## train five seeds of every family on four datasets, print tables, draw figures (a quarter of an hour)
 	$(BIN)/python docs/recipes/demo.py
 
 test: $(VENV)/.test  ## every test of the library
