@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import cases, reading, updates
+from benchmarks import cases, many_runs, reading, updates
 from benchmarks.measure import (
     Bench,
     Measurement,
@@ -99,6 +99,7 @@ def _workloads(options: argparse.Namespace) -> Iterator[Workload]:
     yield from cases.datasets(options.peers)
     yield from reading.readings()
     yield from updates.workloads(torch.device(options.device), options.peers)
+    yield from many_runs.workloads(torch.device(options.device), options.peers)
 
 
 def _save(rows: list[Measurement], options: argparse.Namespace) -> None:

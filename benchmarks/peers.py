@@ -111,14 +111,22 @@ def of_update(name: str, device: torch.device, tolerance: float) -> Variants:
     if device.type == "cuda":  # where alone its flag does anything
         found["d3rlpy compiled"] = lambda: _d3rlpy(name, device, compile_graph=True)
     if name != "CQL":
-        found["jax"] = lambda: _jax(name, device, tolerance)
+        found["jax"] = lambda: jitted(name, device, tolerance)
     return found
 
 
-def _jax(name: str, device: torch.device, tolerance: float) -> Variant:
+def jitted(name: str, device: torch.device, tolerance: float) -> Variant:
+    """The update of JAX."""
     from benchmarks import peers_jax
 
-    return {"IQL": peers_jax.iql, "TD3+BC": peers_jax.td3_bc}[name](device, tolerance)
+    return peers_jax.update(name, device, tolerance)
+
+
+def jitted_runs(name: str, hidden: int, runs: int, device: torch.device, tolerance: float) -> Variant:
+    """The update of several runs in JAX."""
+    from benchmarks import peers_jax
+
+    return peers_jax.many(name, hidden, runs, device, tolerance)
 
 
 def _d3rlpy(name: str, device: torch.device, compile_graph: bool) -> Variant:

@@ -33,12 +33,33 @@ def compute_on(device: torch.device) -> None:
         raise ImportError(f"JAX has no {kind} here") from error
 
 
-def iql(device: torch.device, tolerance: float) -> Variant:
-    """One jitted step: value, policy and critics, each with an optimizer, then the slow critics."""
+def update(name: str, device: torch.device, tolerance: float) -> Variant:
+    """One jitted step, which may overwrite the state of the last one."""
     compute_on(device)
-    nets = Networks(torch.device("cpu"))
+    state, step = {"IQL": _iql, "TD3+BC": _td3_bc}[name](networks.HIDDEN, networks.SEED)
+    return Variant(_stepping(step, state, _batch(networks.SEED), device), tolerance=tolerance, calls=networks.CALLS)
+
+
+def many(name: str, hidden: int, runs: int, device: torch.device, tolerance: float) -> Variant:
+    """The jitted step of several runs, mapped over their states and batches; it gives the means over the runs."""
+    compute_on(device)
+    seeds = range(networks.SEED, networks.SEED + runs)
+    states, steps = zip(*({"IQL": _iql, "TD3+BC": _td3_bc}[name](hidden, seed) for seed in seeds), strict=True)
+    mapped = jax.vmap(steps[0])
+
+    def step(states: Tree, batches: tuple[Array, ...]) -> tuple[Tree, dict[str, Array]]:
+        new, metrics = mapped(states, batches)
+        return new, {name: x.mean() for name, x in metrics.items()}
+
+    state, batch = (jax.tree.map(lambda *x: jnp.stack(x), *trees) for trees in (states, [*map(_batch, seeds)]))
+    return Variant(_stepping(step, state, batch, device), tolerance=tolerance, calls=networks.CALLS)
+
+
+def _iql(hidden: int, seed: int) -> tuple[Tree, Callable[..., Any]]:
+    """Value, policy and critics, each with an optimizer, then the slow critics."""
+    nets = Networks(torch.device("cpu"), hidden=hidden, seed=seed)
     optimizer = optax.adam(networks.LR)
-    critics, value, policy = Critics(), MLP(1), MLP(networks.ACTIONS)
+    critics, value, policy = Critics(hidden), MLP(1, hidden), MLP(networks.ACTIONS, hidden)
     parameters = {
         "value": _parameters(nets.value),
         "policy": {"mean": _parameters(nets.policy), "log_std": jnp.zeros(networks.ACTIONS)},
@@ -76,19 +97,18 @@ def iql(device: torch.device, tolerance: float) -> Variant:
         slow = optax.incremental_update(new["critics"], state["slow"], networks.POLYAK)
         return {"parameters": new, "slow": slow, "optimizers": optimizers}, metrics
 
-    return Variant(_stepping(step, state, device), tolerance=tolerance, calls=networks.CALLS)
+    return state, step
 
 
-def td3_bc(device: torch.device, tolerance: float) -> Variant:
-    """One jitted step: critics, then the policy, then both slow copies."""
-    compute_on(device)
-    nets = Networks(torch.device("cpu"))
+def _td3_bc(hidden: int, seed: int) -> tuple[Tree, Callable[..., Any]]:
+    """Critics, then the policy, then both slow copies."""
+    nets = Networks(torch.device("cpu"), hidden=hidden, seed=seed)
     optimizer = optax.adam(networks.LR)
-    critics, policy = Critics(), MLP(networks.ACTIONS)
+    critics, policy = Critics(hidden), MLP(networks.ACTIONS, hidden)
     parameters = {"critics": _twins(nets), "policy": _parameters(nets.policy)}
     state = {"parameters": parameters, "slow": {"critics": _twins(nets), "policy": _parameters(nets.policy)}}
     state["optimizers"] = {name: optimizer.init(tree) for name, tree in parameters.items()}
-    state["key"] = jax.random.key(0)
+    state["key"] = jax.random.key(seed)
 
     def step(state: Tree, batch: tuple[Array, ...]) -> tuple[Tree, dict[str, Array]]:
         observation, action, reward, next_observation, terminated = batch
@@ -123,26 +143,29 @@ def td3_bc(device: torch.device, tolerance: float) -> Variant:
         new_state = {"parameters": new, "slow": slow, "optimizers": optimizers, "key": key}
         return new_state, critic_metric | policy_metric
 
-    return Variant(_stepping(step, state, device), tolerance=tolerance, calls=networks.CALLS)
+    return state, step
 
 
 class MLP(linen.Module):
     """Two hidden layers."""
 
     outputs: int
+    hidden: int
 
     @linen.compact
     def __call__(self, x: Array) -> Array:
         for _ in range(2):
-            x = linen.relu(linen.Dense(networks.HIDDEN)(x))
+            x = linen.relu(linen.Dense(self.hidden)(x))
         return linen.Dense(self.outputs)(x)
 
 
 class Critics(linen.Module):
     """Twin Q(s, a)."""
 
+    hidden: int
+
     def setup(self) -> None:
-        self.networks = [MLP(1), MLP(1)]
+        self.networks = [MLP(1, self.hidden), MLP(1, self.hidden)]
 
     def __call__(self, observation: Array, action: Array) -> Array:
         pair = jnp.concatenate([observation, action], -1)
@@ -164,7 +187,7 @@ def _descend(
     return new, new_states, metrics
 
 
-def _stepping(step: Callable[..., Any], state: Tree, device: torch.device) -> Run:
+def _stepping(step: Callable[..., Any], state: Tree, batch: tuple[Array, ...], device: torch.device) -> Run:
     """Calls the jitted step on its own last state, which it may overwrite; on a card nothing waits for a step."""
     precision = {"highest": "float32", "high": "tensorfloat32"}[torch.get_float32_matmul_precision()]
 
@@ -173,7 +196,6 @@ def _stepping(step: Callable[..., Any], state: Tree, device: torch.device) -> Ru
             return step(state, batch)
 
     jitted = jax.jit(rounded, donate_argnums=0)
-    batch = tuple(array(x) for x in fixed_batch(torch.device("cpu")))
 
     def run() -> dict[str, Array]:
         nonlocal state
@@ -183,6 +205,10 @@ def _stepping(step: Callable[..., Any], state: Tree, device: torch.device) -> Ru
         return metrics
 
     return run
+
+
+def _batch(seed: int) -> tuple[Array, ...]:
+    return tuple(array(x) for x in fixed_batch(torch.device("cpu"), seed))
 
 
 def array(tensor: Tensor) -> Array:

@@ -42,6 +42,8 @@ METHOD = """- **eager** is the function as imported from `offline_losses`, **com
   `torch.compile(function, dynamic=True)`, **fused** its namesake in `offline_losses.fused`.
 - Of the updates, **eager** is made of our functions with a fused Adam, **compiled** the same through `compile_update`,
   and **corl** (one-file style) the same algorithm in the style of one-file implementations.
+- **one by one** is eight times the compiled update of one run, beside the compiled update of eight runs, each with
+  parameters, a batch and an optimizer's state of its own; JAX maps its jitted step over the runs (`jax.vmap`).
 - The **floor** is a copy of the first input (which reads and writes as many bytes), or for an update its matrix
   products alone, into memory that is there already; on a card these are one CUDA graph, one product after the other.
 - On a card an update is timed twice, the second time with float32 products on its tensor cores (TF32) in every variant.
@@ -119,6 +121,7 @@ def _chapter(rows: list[Measurement], figures: Sequence[Path]) -> Iterator[str]:
     yield _folded("What was aimed at, and what was reached", _table(["promise", "measured", ""], promises))
     for group, title in (
         ("update", "One update"),
+        ("runs", "Eight runs in one update"),
         ("returns", "A whole dataset"),
         ("reading", "Reading"),
         ("extra", "Other shapes"),

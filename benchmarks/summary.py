@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import many_runs
 from benchmarks.cases import CQL, CQL_SHAPES
 from benchmarks.measure import Measurement
 from benchmarks.networks import BATCH, TF32
@@ -53,7 +54,7 @@ def verdicts(rows: Iterable[Measurement]) -> list[Verdict]:
     if device == "cuda":
         found += _cuda_updates(works)
     else:
-        found += [_near_the_copy(grid), *_updates(works)]
+        found += [_near_the_copy(grid), *_updates(works), *_many_runs(works)]
     found += _readings(rows)
     imports = _find(works, "import")("offline_losses", "torch")
     return [*found, _verdict("import offline_losses ≤ 1.05 × import torch", imports, 1.05)]
@@ -150,6 +151,23 @@ def _updates(works: list[Work]) -> list[Verdict]:
     ]
 
 
+def _many_runs(works: list[Work]) -> list[Verdict]:
+    """An update of eight runs beside eight of one."""
+    found = []
+    for name in many_runs.UPDATES:
+        for hidden in many_runs.WIDTHS:
+            work = _find(works, many_runs.title(name), shape=many_runs.shape(hidden))
+            what = f"{many_runs.title(name)}, {hidden}-{hidden}"
+            one = work("compiled", "one by one")
+            found += [
+                _verdict(f"{what}: compiled ≤ 3 × one run", one and many_runs.RUNS * one, 3)
+                if hidden == many_runs.WIDTHS[0]
+                else _verdict(f"{what}: compiled ≤ 1.02 × the matrix products", work("compiled", "floor"), 1.02),
+                _verdict(f"{what}: JAX, jitted and mapped ÷ compiled ≥ 1.1", work("jax", "compiled"), 1.1, True),
+            ]
+    return found
+
+
 def _cuda_updates(works: list[Work]) -> list[Verdict]:
     found = []
     for shape in (f"batch {BATCH}", TF32):
@@ -211,6 +229,7 @@ TITLES = {
     "returns": "a whole dataset",
     "reading": "reading a dataset",
     "update": "updates",
+    "runs": "many runs in one update",
     "startup": "starting",
 }
 MARK = {True: "[green]kept[/]", False: "[red]missed[/]", None: "[dim]not measured[/]"}

@@ -47,11 +47,14 @@ def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Wor
         def variants(
             device: torch.device,
             name: str = name,
-            ours: Callable[[torch.device], Update] = ours,
+            ours: Callable[[Networks], Update] = ours,
             usual: Callable[[torch.device], Update] = usual,
             tolerance: float = max(tolerance, ROUNDED if precision == "high" else 0),
         ) -> Variants:
-            makers = {"eager": ours, "compiled": lambda device: compile_update(ours(device)), "corl": usual}
+            def eager(device: torch.device) -> Update:
+                return ours(Networks(device, policy_outputs(name)))
+
+            makers = {"eager": eager, "compiled": lambda device: compile_update(eager(device)), "corl": usual}
             made = {key: _maker(make, device, tolerance) for key, make in makers.items()}
             if with_packages:
                 made |= peers.of_update(name, device, tolerance)
@@ -60,9 +63,8 @@ def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Wor
         yield Workload("update", name, shape, "update", BATCH, variants, precision)
 
 
-def iql(device: torch.device) -> Update:
+def iql(nets: Networks) -> Update:
     """Three losses without a common parameter: one backward pass and one step for all."""
-    nets = Networks(device)
     optimizer = _adam([*nets.value.parameters(), *nets.critics.parameters(), *nets.policy.parameters(), nets.log_std])
 
     def update(
@@ -74,20 +76,20 @@ def iql(device: torch.device) -> Update:
             next_value = nets.value(next_observation).squeeze(-1)
         target = ol.bellman_target(reward, next_value, terminated, discount=networks.DISCOUNT)
         weight = ol.awr_weights(slow_q - value, temperature=networks.TEMPERATURE, max_weight=networks.MAX_WEIGHT)
-        log_prob = ol.gaussian_log_prob(nets.policy(observation).tanh(), nets.log_std.clamp(*LOG_STD), action)
+        log_std = nets.log_std.clamp(*LOG_STD).expand_as(action)
+        log_prob = ol.gaussian_log_prob(nets.policy(observation).tanh(), log_std, action)
         value_loss = ol.expectile_loss(value, slow_q, expectile=networks.EXPECTILE)
         critic_loss = ol.squared_loss(nets.critics(observation, action), target)
         policy_loss = ol.nll_loss(log_prob, weight=weight)
-        _minimize(optimizer, value_loss + critic_loss + policy_loss)
+        _minimize(optimizer, value_loss + critic_loss + policy_loss, nets.runs)
         ol.polyak_update_(nets.slow_critics, nets.critics, polyak=networks.POLYAK)
         return _detached(value=value_loss, critic=critic_loss, policy=policy_loss)
 
     return update
 
 
-def cql(device: torch.device) -> Update:
+def cql(nets: Networks) -> Update:
     """The policy's network runs once for each state, however many actions are drawn there."""
-    nets = Networks(device, 2 * ACTIONS)
     critic_optimizer = _adam([*nets.critics.parameters()])
     policy_optimizer = _adam([*nets.policy.parameters(), nets.log_temperature])
 
@@ -122,9 +124,8 @@ def cql(device: torch.device) -> Update:
     return update
 
 
-def td3_bc(device: torch.device) -> Update:
-    """Critics, then the policy, in every update."""
-    nets = Networks(device)
+def td3_bc(nets: Networks) -> Update:
+    """Critics, then the policy, in every update; the mean of |Q| is that of each run."""
     critic_optimizer, policy_optimizer = _adam([*nets.critics.parameters()]), _adam([*nets.policy.parameters()])
 
     def update(
@@ -136,12 +137,13 @@ def td3_bc(device: torch.device) -> Update:
             next_q = ol.ensemble_min(nets.slow_critics(next_observation, next_action))
         target = ol.bellman_target(reward, next_q, terminated, discount=networks.DISCOUNT)
         critic_loss = ol.squared_loss(nets.critics(observation, action), target)
-        _minimize(critic_optimizer, critic_loss)
+        _minimize(critic_optimizer, critic_loss, nets.runs)
 
         policy_action = nets.policy(observation).tanh()
         policy_q = nets.critics.first(observation, policy_action, frozen=True)
-        policy_loss = ol.td3_bc_loss(policy_q, policy_action, action, q_weight=networks.Q_WEIGHT)
-        _minimize(policy_optimizer, policy_loss)
+        size = policy_q.abs().mean(-1, keepdim=True) if nets.runs > 1 else None
+        policy_loss = ol.td3_bc_loss(policy_q, policy_action, action, q_weight=networks.Q_WEIGHT, normalizer=size)
+        _minimize(policy_optimizer, policy_loss, nets.runs)
         ol.polyak_update_(nets.slow_critics, nets.critics, polyak=networks.POLYAK)
         ol.polyak_update_(nets.slow_policy, nets.policy, polyak=networks.POLYAK)
         return _detached(critic=critic_loss, policy=policy_loss)
@@ -149,9 +151,10 @@ def td3_bc(device: torch.device) -> Update:
     return update
 
 
-def products(name: str) -> list[Product]:
+def products(name: str, hidden: int = HIDDEN) -> list[Product]:
     """The matrix products of an update, if each network runs as often as the algorithm needs and no more."""
-    q, v, policy = (OBSERVATIONS + ACTIONS, HIDDEN, HIDDEN, 1), (OBSERVATIONS, HIDDEN, HIDDEN, 1), _policy_widths(name)
+    q, v = (OBSERVATIONS + ACTIONS, hidden, hidden, 1), (OBSERVATIONS, hidden, hidden, 1)
+    policy = OBSERVATIONS, hidden, hidden, policy_outputs(name)
     bootstrap = [*passes(BATCH, q), *passes(BATCH, q), *passes(BATCH, q, weights=True), *passes(BATCH, q, weights=True)]
     trained = [*bootstrap, *passes(BATCH, policy, weights=True)]
     if name == "IQL":
@@ -163,8 +166,9 @@ def products(name: str) -> list[Product]:
     return [*trained, *climbed, *climbed, *next_policy, *candidates, *candidates]
 
 
-def _policy_widths(name: str) -> tuple[int, ...]:
-    return OBSERVATIONS, HIDDEN, HIDDEN, 2 * ACTIONS if name == "CQL" else ACTIONS
+def policy_outputs(name: str) -> int:
+    """A mean for each dimension of the action, and of CQL a deviation."""
+    return 2 * ACTIONS if name == "CQL" else ACTIONS
 
 
 def _maker(make: Callable[[torch.device], Update], device: torch.device, tolerance: float) -> Maker:
@@ -179,9 +183,10 @@ def _adam(parameters: list[nn.Parameter]) -> Adam:
     return Adam(parameters, LR, fused=True, capturable=parameters[0].is_cuda)
 
 
-def _minimize(optimizer: Adam, loss: Tensor) -> None:
+def _minimize(optimizer: Adam, loss: Tensor, runs: int = 1) -> None:
+    """The loss is a mean over runs too, each of which shall step as it does alone."""
     optimizer.zero_grad()
-    loss.backward()
+    (loss if runs == 1 else runs * loss).backward()
     optimizer.step()
 
 

@@ -18,8 +18,9 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import offline_losses
-from benchmarks import cases, peers, reading, summary, updates
+from benchmarks import cases, many_runs, networks, peers, reading, summary, updates
 from benchmarks.measure import Bench, Measurement, merged, read_csv, write_csv
+from benchmarks.networks import ManyNetworks, Networks
 from benchmarks.timing import (
     MODES,
     OutOfPatience,
@@ -165,10 +166,34 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["IQL", "CQL", "TD3+BC"])
 def test_an_update_makes_the_products_of_its_floor_and_no_more(name: str) -> None:
     """The floor is counted by hand; the update is watched."""
-    ours = {"IQL": updates.iql, "CQL": updates.cql, "TD3+BC": updates.td3_bc}[name](CPU)
+    make = {"IQL": updates.iql, "CQL": updates.cql, "TD3+BC": updates.td3_bc}[name]
+    ours = make(Networks(CPU, updates.policy_outputs(name)))
     with Products() as products:
         ours(*updates.fixed_batch(CPU))
     assert products.seen == Counter(updates.products(name))
+
+
+@pytest.mark.parametrize("name", list(many_runs.UPDATES))
+def test_each_of_many_runs_is_the_run_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parameters after three updates, without noise."""
+    monkeypatch.setattr(networks, "NOISE", 0.0)
+    update, _ = many_runs.UPDATES[name]
+    batches = [networks.fixed_batch(CPU, seed) for seed in range(3)]
+    together, alone = ManyNetworks(CPU, 8, 3), [Networks(CPU, hidden=8, seed=seed) for seed in range(3)]
+    step = update(together)
+    for _ in range(3):
+        step(*map(torch.stack, zip(*batches, strict=True)))
+    for nets, batch in zip(alone, batches, strict=True):
+        single = update(nets)
+        for _ in range(3):
+            single(*batch)
+    for part in ("policy", "value", "slow_policy"):
+        for layer, weight in enumerate(getattr(together, part).weights):
+            expected = torch.stack([getattr(nets, part).layers[layer].weight.T for nets in alone])
+            torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-5)
+    for k, stack in enumerate(together.critics.networks):
+        expected = torch.stack([nets.critics.networks[k].layers[1].weight.T for nets in alone])
+        torch.testing.assert_close(stack.weights[1], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("work", list(updates.workloads(CPU)), ids=lambda work: work.name)
