@@ -41,7 +41,7 @@ PAIRS = dict.fromkeys([("3.10", TORCH[0]), *(("3.11", torch) for torch in TORCH)
 @nox.parametrize(("python", "torch"), list(PAIRS))
 def core(session: nox.Session, torch: str) -> None:
     """All that needs PyTorch, NumPy, SciPy, Hypothesis and pytest alone; a Python that is not here is skipped."""
-    session.install(f"torch=={torch}", "numpy", "scipy", "hypothesis", "pytest", "pytest-xdist")
+    session.install(f"torch=={torch}", "numpy", "scipy", "hypothesis", "pytest<9.2", "pytest-xdist")
     report = Path(session.create_tmp()) / "report.xml"
     options = ["--numprocesses", "auto", "--dist", "loadgroup", "--quiet", f"--junit-xml={report}"]
     session.run("python", "-m", "pytest", *options, *(session.posargs or CORE), success_codes=[0, 1])
