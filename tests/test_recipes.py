@@ -28,6 +28,7 @@ RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
 sys.path.insert(0, str(RECIPES))
 
 import common
+import decision_transformer
 import demo
 import embedded
 import iql
@@ -231,6 +232,26 @@ def test_a_sweep_can_be_repeated_and_a_run_of_it_made_alone(tmp_path: Path, caps
     assert first[3]["true_return"] == pytest.approx(alone["true_return"], rel=1e-4)
     saved, expected = (load_policy(tmp_path / name) for name in ("expectile-0.9-seed-1", "alone"))
     torch.testing.assert_close(saved.policy.state_dict(), expected.policy.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_runs_one_after_the_other_are_the_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a recipe whose network has no axis of runs."""
+    flags = ["--dataset", CARTPOLE, *SHORT, "--context=4"]
+    together = decision_transformer.main([*flags, "--seeds=2", "--out", str(tmp_path)])
+    assert "interquartile mean" in capsys.readouterr().out
+    alone = [result for seed in range(2) for result in decision_transformer.main([*flags, f"--seed={seed}"])]
+    for one, other in zip(together, alone, strict=True):
+        for key in ("return", "history", "setting"):
+            assert one[key] == other[key]
+        assert (tmp_path / f"seed-{one['options']['seed']}" / "policy.pt").exists()
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--steps", "--batch-size", "--checkpoints"])
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "two"])
+def test_what_is_counted_is_at_least_one(flag: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        iql.main([flag, number])
+    assert f"argument {flag}: expected a whole number of at least 1, got {number}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from networks import CategoricalPolicy
 from processes import RANK
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from runs import run_of
+from runs import run_of, side_by_side
 from saved import save_policy
 from summary import Result, folder_of, save, show
 from task import Policy, Task
@@ -43,29 +43,36 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     add = parser.add_argument
     add("--dataset", default="pendulum/mixed-v0", help="an embedded dataset, or the id of any Minari dataset")
-    add("--steps", type=int, default=10_000, help="number of updates")
-    add("--batch-size", type=int, default=256)
+    add("--steps", type=count, default=10_000, help="number of updates")
+    add("--batch-size", type=count, default=256)
     add("--lr", type=float, default=1e-3)
-    add("--hidden", type=int, default=64, help="width of the two hidden layers")
+    add("--hidden", type=count, default=64, help="width of the two hidden layers")
     add("--discount", type=float, default=0.99)
     add("--return-range", type=float, default=100.0, help="rewards are scaled so that the data's returns span this")
     add("--raw-rewards", action="store_true", help="leave them as recorded, whatever --return-range says")
-    add("--evaluations", type=int, default=10, help="points of the learning curve")
+    add("--evaluations", type=count, default=10, help="points of the learning curve")
     add(
         "--checkpoints",
-        type=int,
+        type=count,
         default=5,
         help="last points of the curve whose mean is shown too",
     )
-    add("--episodes", type=int, default=100, help="episodes of the last evaluation")
+    add("--episodes", type=count, default=100, help="episodes of the last evaluation")
     add("--evaluation-seed", type=int, help="of its first episode; if not given, 10 000 more than --seed")
-    add("--probe", type=int, default=256, help="rows of the data on which Q is compared with the truth")
+    add("--probe", type=count, default=256, help="rows of the data on which Q is compared with the truth")
     add("--seed", type=int, default=0, help="of the first run")
-    add("--seeds", type=int, default=1, help="number of runs side by side, with the seeds from --seed on")
+    add("--seeds", type=count, default=1, help="number of runs side by side, with the seeds from --seed on")
     add("--device", default="cpu")
     add("--compile", action="store_true", help="compile the update as a whole")
     add("--out", type=Path, help="folder for result.json, metrics.csv and policy.pt")
     return parser
+
+
+def count(text: str) -> int:
+    """A whole number of at least one, from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return int(text)
 
 
 def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -186,6 +193,17 @@ def train(
             save(results[-1], folder)
             save_policy(folder / "policy.pt", name, task, alone(i))
     if RANK == 0:
+        show(results)
+    return results
+
+
+def one_by_one(learn: Callable[[argparse.Namespace], list[Result]], options: argparse.Namespace) -> list[Result]:
+    """The runs one after the other, for networks that have no axis of runs, and a summary of several."""
+    results = []
+    for run in options.runs:
+        folder = options.out and folder_of(run, {}, options)
+        results += learn(side_by_side(argparse.Namespace(**vars(run) | {"out": folder})))
+    if len(results) > 1 and RANK == 0:
         show(results)
     return results
 

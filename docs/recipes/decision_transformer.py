@@ -7,10 +7,12 @@ reward is subtracted. The data must hold what is wished for, and returns must be
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from common import Report, Result, arguments, minimize, train
+from common import Report, Result, arguments, minimize, one_by_one, train
 from networks import Deployable, of_action
 from runs import side_by_side
 from task import load_task
@@ -75,9 +77,10 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     parser = arguments(__doc__)
     parser.add_argument("--context", type=int, default=10, help="steps that are looked back on")
     parser.add_argument("--wish", type=float, help="the return that is asked for; the best of the data if not given")
-    options = side_by_side(parser.parse_args(argv))
-    if options.seeds > 1:
-        parser.exit(1, "A Decision Transformer trains one seed at a time.\n")
+    return one_by_one(partial(learn, report=report), side_by_side(parser.parse_args(argv)))
+
+
+def learn(options: Namespace, report: Report | None) -> list[Result]:
     task = load_task(options)
     data = task.data
 

@@ -121,7 +121,6 @@ FIRST_LOOK = [
     Run(PENDULUM, "IQL", "iql", 2000, "--batch-size 256 --temperature 0.1 --expectile 0.9 --polyak 0.02"),
     Run(PENDULUM, "TD3+BC", "td3_bc", 1500, "--q-weight 10 --polyak 0.02"),
 ]
-ONE_BY_ONE = ["decision_transformer"]  # a recipe that trains one seed at a time
 
 
 def main(argv: Sequence[str] | None = None) -> list[Result]:
@@ -223,12 +222,11 @@ def execute(run: Run, steps_scale: float, seeds: int, flags: str) -> Result:
             _tell(name, step / steps, latest)
 
     argv = ["--dataset", run.dataset, "--steps", str(steps), *SHARED[run.dataset].split(), *run.flags.split()]
-    rounds = [["--seed", str(i)] for i in range(seeds)] if run.recipe in ONE_BY_ONE else [["--seeds", str(seeds)]]
-    recipe = importlib.import_module(run.recipe).main
+    argv += ["--seeds", str(seeds)]
     with redirect_stdout(io.StringIO()):  # its own table
-        results = [result for each in rounds for result in recipe([*argv, *each, *flags.split()], report)]
+        results = importlib.import_module(run.recipe).main([*argv, *flags.split()], report)
     _tell(name, 1.0)
-    command = " ".join(["python", f"docs/recipes/{run.recipe}.py", *argv, *rounds[0]])
+    command = " ".join(["python", f"docs/recipes/{run.recipe}.py", *argv])
     return summed_up(results) | {"family": run.family, "command": command}
 
 
