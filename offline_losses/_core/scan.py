@@ -29,6 +29,9 @@ CHUNK = 32
 LARGEST_PRODUCT = 2.0**16
 """Up to here the factors of a chunk may grow: beyond it their sums lose more to rounding than the steps themselves."""
 
+BLOCK = 2**18
+"""Steps of a long sequence that are solved at a time, so that what they take beside it stays in the cache."""
+
 FEW_ROWS = 24
 """For up to so many rows Python's numbers are faster than operators on each step."""
 
@@ -103,10 +106,22 @@ def solve_in_order(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> 
         return solve_in_order(b.flip(-1), reversed_factors(a) if a.dim() else a, flags, False).flip(-1)
     if b.is_cpu and type(b) in (Tensor, torch.nn.Parameter):
         try:
-            return _by_values(b, a, cut)
+            return (_by_values if b.shape[-1] <= BLOCK else _by_blocks)(b, a, cut)
         except RuntimeError:  # a tracer, which has none
             pass
     return _by_halves(b, a, cut)
+
+
+def _by_blocks(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:
+    """A long sequence from its last block on; what a block begins with passes on to the last step of the one before."""
+    x = b.clone(memory_format=torch.contiguous_format)
+    for start in reversed(range(0, b.shape[-1], BLOCK)):
+        block, last = (..., slice(start, start + BLOCK)), (..., start - 1)
+        x[block] = _by_values(x[block], a[block] if a.dim() else a, None if cut is None else cut[block])
+        if start:
+            passed = (a[last] if a.dim() else a) * x[..., start]
+            x[last] += passed if cut is None else torch.where(cut[last], 0.0, passed)
+    return x
 
 
 def _by_values(b: Tensor, a: Tensor, cut: Tensor | None) -> Tensor:

@@ -19,6 +19,7 @@ from offline_losses import discounted_return, episode_return, fused, linear_recu
 from offline_losses._compile import scan as compiled_scan
 from offline_losses._compile import twin
 from offline_losses._compile.switches import Unsupported
+from offline_losses._core import scan
 from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
@@ -300,6 +301,20 @@ def test_products_of_factors_never_show(
     rtol = 1e-2 if kind == "importance ratios" else 1e-4  # where much cancels, rounding shows in the loop too
     for actual, expected in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected, rtol=rtol, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("block", [1, 7, 200])
+@pytest.mark.parametrize("kind", [*HARD, "infinities"])
+def test_blocks_never_show(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sequence that is too long for one, with NaN behind a cut; one factor for all steps too."""
+    monkeypatch.setattr(scan, "BLOCK", block)
+    b, a, cut = hard_problem(kind, 2, 401, torch.float64)
+    cut = torch.arange(401).expand(2, 401) % 50 == 49 if cut is None else cut
+    b = torch.where(torch.cat([cut.new_zeros(2, 1), cut[:, :-1]], -1) & (torch.arange(401) > 300), NAN, b)
+    torch.testing.assert_close(linear_recurrence(b, a, cut=cut), loop(b, a, cut), equal_nan=True)
+    torch.testing.assert_close(linear_recurrence(b, a), loop(b, a), equal_nan=True)
+    returned = discounted_return(b, cut, discount=0.9)
+    torch.testing.assert_close(returned, loop(b, torch.full_like(b, 0.9), cut), equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", HARD[:-1])
