@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
     check_some,
     present,
 )
-from offline_losses._core.episodes import episode_total, first_total, sequence_start
+from offline_losses._core.episodes import each_total, episode_total
 from offline_losses._core.public import public
 from offline_losses._core.ranking import best_episodes
 from offline_losses._core.reduce import over_rows, over_steps, promoted, scalar, select, summed, total, upcast
@@ -161,8 +161,8 @@ def reward_scale(reward: Tensor, done: Tensor, *, horizon: Knob = 1000.0, discou
     check_knob("reward_scale", "discount", discount, 0.0, 1.0, "[]")
     check_some("reward_scale", "reward", reward, "step")
     check_knob("reward_scale", "horizon", horizon, 0.0)
-    start, score = sequence_start(done), first_total(reward, done, discount)
-    best, worst = torch.where(start, score, -torch.inf).amax(), torch.where(start, score, torch.inf).amin()
+    score, first = each_total(reward, done, discount)
+    best, worst = torch.where(first, score, -torch.inf).amax(), torch.where(first, score, torch.inf).amin()
     spread = best - worst
     equal = spread == 0
     return torch.where(equal, 1.0, horizon / torch.where(equal, 1.0, spread)).to(summed(reward))

@@ -8,9 +8,8 @@ of whole episodes, each of which stays in the processor's cache from its first p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -18,14 +17,22 @@ from torch import Tensor, library
 from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.pieces import Pieces, ended, ends, found, may_be_looked_at
+from offline_losses._core.pieces import (
+    BLOCK,
+    Pieces,
+    blocks_of,
+    ended,
+    ends,
+    episode_table,
+    found,
+    may_be_looked_at,
+    powers_of,
+    times_each,
+)
 from offline_losses._core.reduce import in_double
 from offline_losses._core.scan import solve
 from offline_losses._core.sharded import beside
 from offline_losses._core.tracing import takes_operators
-
-BLOCK = 2**18
-"""Steps whose rewards are added up at a time, as doubles two megabytes."""
 
 OfEpisodes: TypeAlias = tuple[Tensor, Tensor]
 """Numbers, and True on the step of each episode on which they are those of the episode."""
@@ -53,8 +60,17 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
         return solve(reward.double(), discount.double(), done, None).gather(-1, first_step_of(done, step))
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
+    if found(done, reward, *_tensors(discount)) is not None:
+        return _sum_by_segments(reward, done, _double(discount, done), False)
     total, first_step = totals(reward, done, discount)
     return total.gather(-1, first_step)
+
+
+def each_total(reward: Tensor, done: Tensor, discount: Knob) -> OfEpisodes:
+    """The same, once for each episode."""
+    if not _is_compiled(reward, discount) and found(done, reward, *_tensors(discount)) is not None:
+        return every_one(episode_table(reward, done, _double(discount, done))[0])
+    return first_total(reward, done, discount), sequence_start(done)
 
 
 def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
@@ -81,8 +97,8 @@ def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tup
 
 def _discounted(reward: Tensor, pieces: Pieces, discount: Knob) -> Tensor:
     """Return of each episode."""
-    factor = None if float(discount) == 1.0 else _table(_double(discount, reward), pieces.length)[pieces.step()]
-    return pieces.sums(_times(reward.double().flatten(), factor))
+    factor = None if float(discount) == 1.0 else powers_of(_double(discount, reward), pieces.length)[pieces.step()]
+    return pieces.sums(times_each(reward.double().flatten(), factor))
 
 
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
@@ -208,12 +224,12 @@ def _sum_by_scatter(x: Tensor, done: Tensor, discount: Tensor, transposed: bool)
 def _sum_by_segments(x: Tensor, done: Tensor, discount: Tensor, transposed: bool) -> Tensor:
     result = torch.empty(x.shape, dtype=torch.float64)
     if x.numel():
-        for steps, pieces, factor in _blocks(*ends(done), discount):
+        for steps, pieces, factor in blocks_of(*ends(done), discount):
             terms = x.reshape(-1)[steps].double()
             if transposed:
-                result.view(-1)[steps] = _times(pieces.sums(terms).repeat_interleave(pieces.length), factor)
+                result.view(-1)[steps] = times_each(pieces.sums(terms).repeat_interleave(pieces.length), factor)
             else:
-                result.view(-1)[steps] = pieces.sums(_times(terms, factor)).repeat_interleave(pieces.length)
+                result.view(-1)[steps] = pieces.sums(times_each(terms, factor)).repeat_interleave(pieces.length)
     return result
 
 
@@ -244,32 +260,3 @@ def mapped_by_rows(operator: Any, info: Any, in_dims: tuple[int | None, ...], *a
 
 
 _episode_sum.register_vmap(partial(mapped_by_rows, _episode_sum))
-
-
-def episode_table(reward: Tensor, done: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, length and last step of each episode, in order; a look at values, on the CPU."""
-    last, length = ends(done)
-    reward, blocks = reward.reshape(-1), _blocks(last, length, discount)
-    totals = [pieces.sums(_times(reward[steps].double(), factor)) for steps, pieces, factor in blocks]
-    return torch.cat(totals), length, last
-
-
-def _blocks(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Pieces, Tensor | None]]:
-    """Episodes that together stay in the processor's cache, and at least one: steps, episodes, discounts if any."""
-    # the powers once for all, since a power taken in another place of a vector may differ in its last bit
-    table = _table(discount, length) if float(discount) != 1.0 else None
-    block = last // BLOCK
-    starts = (torch.diff(block, prepend=block.new_tensor([-1])) > 0).nonzero().flatten().tolist()
-    for start, stop in pairwise([*starts, len(last)]):
-        steps = slice(int(last[start] + 1 - length[start]), int(last[stop - 1] + 1))
-        pieces = Pieces(last[start:stop] + 1 - length[start:stop] - steps.start, length[start:stop])
-        yield steps, pieces, None if table is None else table[pieces.step()]
-
-
-def _table(discount: Tensor, length: Tensor) -> Tensor:
-    """The discount to the power of each step of the longest episode."""
-    return discount ** torch.arange(int(length.max()), dtype=torch.float64)
-
-
-def _times(x: Tensor, factor: Tensor | None) -> Tensor:
-    return x if factor is None else x * factor

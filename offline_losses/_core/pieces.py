@@ -7,6 +7,8 @@ one before it has added: so it stays as small as an episode's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,9 @@ from offline_losses._core.tracing import is_differentiated, is_tracing
 
 MANY = 2**13
 """Steps from which on it takes less time to look for the episodes."""
+
+BLOCK = 2**18
+"""Steps whose rewards are added up at a time, as doubles two megabytes."""
 
 LARGEST = 1e5
 """Up to here the sum of an episode leaves those after it nine digits behind the point."""
@@ -63,16 +68,25 @@ def found(done: Tensor, *steps: Tensor) -> Pieces | None:
     """The episodes of many steps, where the formula of these may depend on values and has no derivative."""
     if done.numel() < MANY or not may_be_looked_at(done, *steps) or any(map(is_differentiated, steps)):
         return None
-    try:
-        last, length = ends(done)
-    except RuntimeError:  # under a transform nothing has a value
+    if not have_values(done, *steps):
         return None
+    last, length = ends(done)
     return Pieces(last + 1 - length, length)
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:
     """Whether a formula may depend on values: on a card it would wait for them."""
     return not is_tracing() and all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+
+
+def have_values(*tensors: Tensor) -> bool:
+    """Whether each has a first element: under a transform nothing has a value."""
+    try:
+        for x in tensors:
+            x[(0,) * x.ndim].item()
+    except RuntimeError:
+        return False
+    return True
 
 
 def ended(done: Tensor) -> Tensor:
@@ -93,3 +107,32 @@ def ends(done: Tensor) -> tuple[Tensor, Tensor]:
     row, column = eights[rows].nonzero(as_tuple=True)
     last = 8 * rows[row] + column
     return last, torch.diff(last, prepend=last.new_tensor([-1]))
+
+
+def episode_table(reward: Tensor, done: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, length and last step of each episode, in order; a look at values, on the CPU."""
+    last, length = ends(done)
+    reward, blocks = reward.reshape(-1), blocks_of(last, length, discount)
+    totals = [pieces.sums(times_each(reward[steps].double(), factor)) for steps, pieces, factor in blocks]
+    return torch.cat(totals), length, last
+
+
+def blocks_of(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[slice, Pieces, Tensor | None]]:
+    """Episodes that together stay in the processor's cache, and at least one: steps, episodes, discounts if any."""
+    # the powers once for all, since a power taken in another place of a vector may differ in its last bit
+    table = powers_of(discount, length) if float(discount) != 1.0 else None
+    block = last // BLOCK
+    starts = (torch.diff(block, prepend=block.new_tensor([-1])) > 0).nonzero().flatten().tolist()
+    for start, stop in pairwise([*starts, len(last)]):
+        steps = slice(int(last[start] + 1 - length[start]), int(last[stop - 1] + 1))
+        pieces = Pieces(last[start:stop] + 1 - length[start:stop] - steps.start, length[start:stop])
+        yield steps, pieces, None if table is None else table[pieces.step()]
+
+
+def powers_of(discount: Tensor, length: Tensor) -> Tensor:
+    """The discount to the power of each step of the longest episode."""
+    return discount ** torch.arange(int(length.max()), dtype=torch.float64)
+
+
+def times_each(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, library
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.episodes import episode_table, mapped_by_rows, sequence_end, sequence_start, totals
+from offline_losses._core.episodes import mapped_by_rows, sequence_end, sequence_start, totals
+from offline_losses._core.pieces import episode_table, have_values, may_be_looked_at
 from offline_losses._core.sharded import is_sharded, shared_out, whole
 from offline_losses._core.tracing import is_tracing
 
@@ -24,11 +25,8 @@ def best_episodes(reward: Tensor, done: Tensor, fraction: Tensor, discount: Tens
     if is_tracing():
         kept: Tensor = _best_episodes(reward, done, fraction, discount, by)
         return kept
-    if done.is_cpu and type(reward) is type(done) is Tensor:
-        try:
-            return _best_by_segments(reward, done, fraction.detach(), discount.detach(), by)
-        except RuntimeError:  # under a transform nothing has a value
-            pass
+    if may_be_looked_at(reward, done) and have_values(reward, done, fraction, discount):
+        return _best_by_segments(reward, done, fraction.detach(), discount.detach(), by)
     return _best_by_scatter(reward, done, fraction, discount, by)
 
 

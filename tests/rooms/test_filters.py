@@ -15,6 +15,7 @@ from oracles import ORACLES
 from strategies import Episodes, batches, distinct, episodes, fractions, lengths, masks, reals, tensors, trajectories
 from torch import Tensor, library
 
+from benchmarks.timing import peak_bytes
 from offline_losses import (
     discounted_return,
     episode_return,
@@ -23,8 +24,9 @@ from offline_losses import (
     return_filter,
     reward_scale,
 )
-from offline_losses._core import episodes as episodes_of_core
-from offline_losses._core.episodes import BLOCK, _scattered_in_order, _sum_by_scatter, _sum_by_segments, sequence_start
+from offline_losses._core import pieces, scan
+from offline_losses._core.episodes import _scattered_in_order, _sum_by_scatter, _sum_by_segments, sequence_start
+from offline_losses._core.pieces import BLOCK
 from offline_losses._core.tracing import tracing
 
 NAN = float("nan")
@@ -427,10 +429,56 @@ def test_pieces_equal_scattered_sums(
         arguments = reward.view(shape), done.view(shape)
         expected = weighted(function, *arguments, weight, discount)
         with tracing(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(episodes_of_core, "BLOCK", block)
+            patch.setattr(pieces, "BLOCK", block)
             actual = weighted(function, *arguments, weight, discount)
         for one, other in zip(actual, expected, strict=True):
             close(one, other)
+
+
+@pytest.mark.parametrize("function", [episode_return, reward_scale])
+@given(data=st.data(), block=st.sampled_from([3, BLOCK]), discount=st.sampled_from([1.0, 0.9, 0.0]))
+def test_many_steps_are_no_other_than_few(
+    function: Callable[..., Tensor], data: st.DataObject, block: int, discount: float
+) -> None:
+    """Many are summed up by episodes, in blocks: the same values, for rows and a flat dataset, NaN and infinity too."""
+    reward, done, _ = data.draw(ranked(ties=data.draw(st.booleans())))
+    reward[data.draw(st.integers(0, len(reward) - 1))] = data.draw(st.sampled_from([1.0, NAN, math.inf]))
+    done[-1] = data.draw(st.booleans())
+    for shape in (reward.shape, (1, -1), *([(2, -1)] if len(reward) % 2 == 0 else [])):
+        arguments = reward.view(shape), done.view(shape)
+        few = function(*arguments, discount=discount)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pieces, "MANY", 1)
+            patch.setattr(pieces, "BLOCK", block)
+            many = function(*arguments, discount=discount)
+        torch.testing.assert_close(many, few, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+LARGE = {
+    "discounted_return": (lambda reward, done: discounted_return(reward, done), 6),
+    "episode_return": (lambda reward, done: episode_return(reward, done, discount=0.99), 14),
+    "return_filter": (lambda reward, done: return_filter(reward, done, fraction=0.1), 3),
+    "reward_scale": (lambda reward, done: reward_scale(reward, done), 2),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_dataset_takes_little_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of each step at the peak, of a million in episodes of 200."""
+    for module in (pieces, scan):
+        monkeypatch.setattr(module, "BLOCK", 2**13)
+    function, most = LARGE[name]
+    reward, done = torch.ones(1_000_000), torch.arange(1_000_000) % 200 == 199
+    assert peak_bytes(lambda: [function(reward, done)], reward.device) < most * len(reward)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", LARGE)
+def test_many_steps_under_a_map(name: str) -> None:
+    function, _ = LARGE[name]
+    reward, done = torch.randn(2, pieces.MANY), torch.arange(pieces.MANY) % 200 == 199
+    mapped = torch.vmap(lambda row: function(row, done))(reward)
+    close(mapped, torch.stack([function(row, done) for row in reward]), 1e-5)
 
 
 def weighted(
