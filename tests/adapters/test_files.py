@@ -196,21 +196,23 @@ def test_arrays_stored_by_columns(tmp_path: Path) -> None:
     assert load_ogbench(tmp_path / "set.npz")["observation"][:, 2].tolist() == [0, 1, 2, 10, 11, 20, 21, 22, 23]
 
 
+def _slow_load(load: Callable[..., TensorDict], source: Path, folder: Path) -> None:
+    write = mapped.Files.write
+
+    def pausing(files: mapped.Files, path: Any, block: Any) -> None:
+        time.sleep(0.01)
+        write(files, path, block)
+
+    mapped.Files.write = pausing  # type: ignore[method-assign]
+    load(source, memmap=folder)
+
+
 @POSIX
 def test_killed_at_any_moment_the_next_load_is_right(tmp_path: Path) -> None:
     load, source, _ = made("ogbench", tmp_path)
-    whole, write = load(source), mapped.Files.write
-
-    def slow() -> None:
-        def pausing(files: mapped.Files, path: Any, block: Any) -> None:
-            time.sleep(0.01)
-            write(files, path, block)
-
-        mapped.Files.write = pausing  # type: ignore[method-assign]
-        load(source, memmap=tmp_path / "flat")
-
+    whole = load(source)
     for moment in np.random.default_rng(0).uniform(0, 0.1, 10):
-        victim = multiprocessing.get_context("fork").Process(target=slow)
+        victim = multiprocessing.get_context("fork").Process(target=_slow_load, args=(load, source, tmp_path / "flat"))
         victim.start()
         time.sleep(moment)
         os.kill(victim.pid or 0, signal.SIGKILL)
@@ -219,6 +221,38 @@ def test_killed_at_any_moment_the_next_load_is_right(tmp_path: Path) -> None:
             assert equal(TensorDict.load_memmap(tmp_path / "flat"), whole)
     assert equal(load(source, memmap=tmp_path / "flat"), whole)
     assert not list(tmp_path.glob(".*.part"))
+
+
+@POSIX
+@QUIET
+@pytest.mark.parametrize("kind", ["d4rl", "ogbench", "robomimic"])
+def test_several_at_once_do_not_disturb_each_other(kind: str, tmp_path: Path) -> None:
+    load, source, _ = made(kind, tmp_path)
+    whole, fork = load(source), multiprocessing.get_context("fork")
+    others = [fork.Process(target=_slow_load, args=(load, source, tmp_path / "flat"), daemon=True) for _ in range(3)]
+    for other in others:
+        other.start()
+    assert equal(load(source, memmap=tmp_path / "flat"), whole)
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+    assert equal(load(source, memmap=tmp_path / "flat"), whole)
+    assert not list(tmp_path.glob(".*"))
+
+
+@EACH
+@QUIET
+def test_a_folder_that_may_only_be_read(kind: str, tmp_path: Path) -> None:
+    load, source, _ = made(kind, tmp_path)
+    whole, shelf = load(source), tmp_path / "shelf"
+    load(source, memmap=shelf / "kept")
+    shelf.chmod(0o500)
+    if os.access(shelf, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert equal(load(source, memmap=shelf / "kept"), whole)
+    with pytest.raises(OSError, match=rf"^{load.__name__}: memmap: expected a folder that can be written, .*denied"):
+        load(source, memmap=shelf / "flat")
+    shelf.chmod(0o700)
 
 
 @POSIX

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,26 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
         load_minari("test/kept-v0", memmap=tmp_path / "flat")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_may_only_be_read(kind: str, tmp_path: Path) -> None:
+    """What is kept in it is opened, and nothing new is kept."""
+    whole, shelf = load_minari(made()), tmp_path / "shelf"
+    load_minari("test/kept-v0", **{kind: shelf / "kept"})
+    for folder in [shelf, *shelf.rglob("*")]:
+        folder.chmod(0o500 if folder.is_dir() else 0o400)
+    if os.access(shelf, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert equal(load_minari("test/kept-v0", **{kind: shelf / "kept"}), whole)
+    if kind == "cache":
+        with pytest.warns(UserWarning, match=r"cache: expected a folder that can be written, got .*denied"):
+            assert equal(load_minari("test/kept-v0", cache=shelf / "flat"), whole)
+    else:
+        with pytest.raises(OSError, match=r"memmap: expected a folder that can be written, .*denied"):
+            load_minari("test/kept-v0", memmap=shelf / "flat")
+    for folder in [shelf, *shelf.glob("**")]:
+        folder.chmod(0o700)
+
+
 def _slow_load(folder: Path, kind: str, pause: float) -> None:
     write = mapped.Files.write
 
@@ -334,6 +355,21 @@ def test_two_at_once_do_not_disturb_each_other(kind: str, tmp_path: Path) -> Non
         assert other.exitcode == 0
     assert equal(load_minari("test/kept-v0", **{kind: tmp_path / "flat"}), whole)
     assert not list(tmp_path.rglob(".*.part"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_at_once_do_not_disturb_each_other(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, write = load_minari(made()), mapped.Files.write
+
+    def slow(files: mapped.Files, path: Any, block: Any) -> None:
+        time.sleep(0.01)
+        write(files, path, block)
+
+    monkeypatch.setattr(mapped.Files, "write", slow)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: load_minari("test/kept-v0", **{kind: tmp_path / "flat"}), range(3)))
+    assert all(equal(each, whole) for each in found)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_an_interrupted_load_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
