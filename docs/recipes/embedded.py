@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -47,17 +47,30 @@ BLOCK = 250  # episodes written at a time
 def open_dataset(dataset_id: str) -> minari.MinariDataset:
     """The local dataset of that id; an embedded one is built first if it is missing, or was not finished."""
     if dataset_id not in EMBEDDED:
-        return open_local(dataset_id)
+        try:
+            return open_local(dataset_id)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} Built on the spot are {', '.join(EMBEDDED)}.") from error
     with _one_builder():
         try:
             dataset = open_local(dataset_id)
         except FileNotFoundError:
-            return EMBEDDED[dataset_id]()
+            return _built(dataset_id)
         planned = dataset.storage.metadata.get("planned_episodes", max(1, dataset.total_episodes))
         if planned == dataset.total_episodes:
             return dataset
         minari.delete_dataset(dataset_id)  # a build of ours that was interrupted
+        return _built(dataset_id)
+
+
+def _built(dataset_id: str) -> minari.MinariDataset:
+    try:
         return EMBEDDED[dataset_id]()
+    except OSError as error:
+        raise OSError(
+            f"{dataset_id}: expected a folder of datasets that can be written, got {error}. "
+            "Name another one in the environment variable MINARI_DATASETS_PATH."
+        ) from error
 
 
 @contextmanager
@@ -286,9 +299,16 @@ def _store(dataset_id: str, episodes: Iterator[EpisodeBuffer], total: int, **abo
     return minari.load_dataset(dataset_id)
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Builds the datasets of the recipes that are missing.")
     parser.add_argument("ids", nargs="*", metavar="ID", default=list(EMBEDDED), help=", ".join(EMBEDDED) + "; all")
-    for name in parser.parse_args().ids:
-        built = open_dataset(name)
+    for name in parser.parse_args(argv).ids:
+        try:
+            built = open_dataset(name)
+        except (OSError, ImportError, ValueError) as error:
+            raise SystemExit(str(error)) from error
         print(f"{name}: {built.total_episodes} episodes, {built.total_steps} steps, {built.storage.get_size()} MB")
+
+
+if __name__ == "__main__":
+    main()

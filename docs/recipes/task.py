@@ -112,7 +112,7 @@ def load_task(options: argparse.Namespace, discrete_only: bool | None = None) ->
         data, source = load(options.dataset), open_dataset(options.dataset)
         seen, done = data["observation"], data["action"]
         encoding = encoding_of(read_part(source.observation_space, seen), source.action_space, seen, done)
-    except (FileNotFoundError, ImportError) as error:
+    except (OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
     except ValueError as error:
         raise SystemExit(f"{options.dataset}: {error}") from error

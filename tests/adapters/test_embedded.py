@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import subprocess
 import sys
@@ -259,3 +260,18 @@ def test_a_second_builder_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -
 def test_help_is_no_traceback() -> None:
     shown = subprocess.run([sys.executable, embedded.__file__, "--help"], capture_output=True, text=True, check=True)
     assert "icu-sepsis/clinicians-v0" in shown.stdout
+
+
+def test_what_cannot_be_opened_or_built_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"got 'cartpole/mixed'\..*Built on the spot are pendulum/mixed-v0, cartpole/"):
+        embedded.main(["cartpole/mixed"])
+
+    def denied() -> Any:
+        raise PermissionError(13, "Permission denied", "/data/cartpole")
+
+    monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", denied)
+    for command in (embedded.main, importlib.import_module("bc").main):
+        with pytest.raises(
+            SystemExit, match=r"got .*denied: '/data/cartpole'\. Name another one in .*MINARI_DATASETS_PA"
+        ):
+            command(["cartpole/mixed-v0"] if command is embedded.main else ["--dataset", "cartpole/mixed-v0"])
