@@ -210,6 +210,8 @@ CASES: list[tuple[spaces.Space[Any], spaces.Space[Any], str]] = [
     (BOX, spaces.Box(0, 10, (2,), np.int64), "decision_transformer"),
     (BOX, BOX, "bc"),
     (spaces.Dict({"a": spaces.Dict({"mission": spaces.Text(5), "b": BOX})}), BOX, "awr"),
+    (spaces.Box(-INF, INF, (3,)), spaces.Box(-INF, INF, (2,)), "sac"),
+    (spaces.Box(-5, 5, (), np.int64), spaces.Box(3, 3, (2,)), "rebrac"),
 ]
 
 
@@ -305,3 +307,14 @@ def test_evaluation_and_reward_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seeds == [0, 0, 0, 0, 3, 0, 0, 10_007]
     assert scales[0] == 1.0
     assert scales[-1] == pytest.approx(50 / 12)
+
+
+def test_the_temperature_for_locomotion_is_the_paper_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1/3 where returns span 1000."""
+    page, iql = (Path(encoding.__file__).parent / "index.md").read_text(), importlib.import_module("iql")
+    _, flags = page.partition("docs/recipes/iql.py --dataset mujoco/")[2].partition("```")[0].split("\\\n", 1)
+    options = []
+    monkeypatch.setattr(iql, "load_task", lambda given: options.append(given) or sys.exit())
+    with pytest.raises(SystemExit):
+        iql.main(flags.split())
+    assert options[0].temperature == pytest.approx(options[0].return_range / 1000 / 3, rel=0.02)
