@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -282,6 +283,16 @@ def test_a_missing_environment_shows_before_the_training(monkeypatch: pytest.Mon
 def test_a_dataset_that_is_missing_is_a_sentence() -> None:
     with pytest.raises(SystemExit, match="minari download test/odd-v0"):
         run("bc")
+
+
+def test_a_folder_of_datasets_that_may_only_be_read_is_enough(tmp_path: Path) -> None:
+    recorded(9)
+    (tmp_path / "datasets").chmod(0o500)
+    if os.access(tmp_path / "datasets", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.warns(UserWarning, match="The data are not kept"):
+        assert run("bc")["return"] == STEPS
+    (tmp_path / "datasets").chmod(0o700)
 
 
 def test_an_unserved_space_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

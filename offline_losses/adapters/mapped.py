@@ -120,7 +120,10 @@ class Files:
         """Appends rows to a column."""
         if path not in self._files:
             if any("/" in key or "\\" in key or key in ("", ".", "..") for key in path):
-                raise ValueError(f"{path}: no name of a file. Leave the entry out with exclude=.")
+                raise ValueError(
+                    f"{self.source.loader}: expected keys that may name files, got {path}. "
+                    f"Leave the entry out with exclude=[{path}], or read without a folder."
+                )
             file = _file(self.part, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             self._files[path] = file.open("wb")

@@ -170,6 +170,18 @@ def test_dict_and_tuple_spaces_are_nested_keys() -> None:
     assert data["action", "press"].shape == (sum(LENGTHS), 2)
 
 
+def test_a_key_with_a_slash(tmp_path: Path) -> None:
+    """It is read as any other, and left out of what becomes files."""
+    space, rng = spaces.Dict({"a/b": spaces.Box(-1, 1, (2,)), "c": spaces.Box(-1, 1, (1,))}), np.random.default_rng(0)
+    seen = {"a/b": rng.uniform(-1, 1, (4, 2)).astype(np.float32), "c": np.zeros((4, 1), np.float32)}
+    dataset = store([episode(3, rng, observations=seen)], observation_space=space)
+    assert np.array_equal(load_minari(dataset)["next", "observation", "a/b"], seen["a/b"][1:])
+    with pytest.raises(ValueError, match=r"^load_minari: expected keys that may name files, got .*'a/b'"):
+        load_minari(dataset, memmap=tmp_path / "flat")
+    others = [("observation", "a/b"), ("next", "observation", "a/b")]
+    assert len(load_minari(dataset, memmap=tmp_path / "flat", exclude=others)) == 3
+
+
 def test_filtered_dataset_gives_its_own_episodes() -> None:
     dataset = sound_dataset().filter_episodes(lambda stored: len(stored) != 1)
     data = load_minari(dataset)
