@@ -35,7 +35,8 @@ def load_robomimic(
 
     `dones` of these files means what whoever made them chose: success, the end of a demonstration, or both. Every
     demonstration ends with its last row, by a termination where `dones` is 1 there and by a cut where not. A last
-    `next_obs` that repeats `obs` is what a converter writes at a time limit, so it counts as a cut without a record.
+    `next_obs` that repeats `obs` is what robomimic's converter of D4RL's files writes at terminations and time limits
+    alike, so it counts as a cut without a record; a warning says so where this leaves no termination.
 
     Args:
         source: the HDF5 file.
@@ -109,7 +110,7 @@ def _of(names: list[str], demos: list[dict[str, Any]], where: str, dones: str) -
         observed = np.ones(len(last_rows), bool)
         observed[last_rows] = [not _repeats(demo) for demo, length in zip(demos, lengths, strict=True) if length]
         terminated &= observed
-    return Steps(
+    steps = Steps(
         "load_robomimic",
         where,
         observation=column("obs"),
@@ -120,6 +121,12 @@ def _of(names: list[str], demos: list[dict[str, Any]], where: str, dones: str) -
         next_observation=following,
         observed=observed,
     )
+    if dones == "terminated" and flagged.any() and not terminated.any():
+        steps.warn(
+            "wherever dones is 1, next_obs repeats obs, as in files converted from D4RL. Terminations cannot be told "
+            "from time limits there, and all are taken for these. Load the file that it was made of, with load_d4rl."
+        )
+    return steps
 
 
 def _demos(file: Any, where: str, split: str | None) -> list[str]:

@@ -268,6 +268,19 @@ def test_robomimic_at_a_time_limit_repeats_the_observation(tmp_path: Path) -> No
     assert data["next", "truncated"].tolist() == [False, False, False, True] + [False] * 4
 
 
+def test_robomimic_converted_from_d4rl_has_lost_its_terminations(tmp_path: Path) -> None:
+    """Its converter sets `dones` and repeats the observation at each end, whatever ended the episode."""
+    following = np.where(ENDS[:, None], FIRST, NEXT)
+    path = robomimic(tmp_path / "demo.hdf5", **{"next_obs/x": following, "dones": ENDS})
+    with pytest.warns(UserWarning, match=r"Terminations cannot be told from time limits|3 of 9 steps") as told:
+        data = load_robomimic(path)
+    assert not data["next", "terminated"].any()
+    assert len(told) == 2
+    with pytest.warns(UserWarning, match="3 of 9 steps") as told:
+        load_robomimic(path, dones="truncated")
+    assert len(told) == 1
+
+
 def test_robomimic_refuses_by_name(tmp_path: Path) -> None:
     path = robomimic(tmp_path / "demo.hdf5", rewards=None)
     with pytest.raises(ValueError, match=r"demo_9: expected rewards, got \['actions', 'dones'"):
