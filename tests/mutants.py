@@ -53,7 +53,7 @@ ELSEWHERE = {
     "_core/episodes": ("filters", "returns", "importance", "sampling"),
     "_core/errors": ("regression", "conservative", "distributional", "filters"),
     "_core/exponential": ("implicit", "f_divergence", "squash"),
-    "_core/pieces": ("importance", "per_decision"),
+    "_core/pieces": ("filters", "importance", "per_decision"),
     "_core/projection": ("projection",),
     "_core/ranking": ("filters", "shards"),
     "_core/reduce": ("regression", "filters"),
