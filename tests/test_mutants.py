@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import mutants
-import pytest
 from test_architecture import PACKAGE
 
 TOY = '''
@@ -43,34 +45,43 @@ def test_halved():
 """
 
 
-@pytest.fixture(autouse=True)
-def _options_of_the_inner_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+PROGRAM = """
+import json, mutants, sys
+folder, module = sys.argv[1:]
+run = mutants.tried(module, [f"{folder}/test_{module}.py"], "-c", f"{folder}/pytest.ini")
+found = None if run is None else [(mutant.function, mutant.text, test) for mutant, test in run.found]
+print(json.dumps([found, sys.modules[module].positive(3)]))
+"""
 
 
-def test_a_known_survivor_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tried(folder: Path, tests: str) -> tuple[list[tuple[str, str, str | None]] | None, int]:
+    """What these tests notice of the toy, and what it computes afterwards: in a process of its own, which forks."""
+    (folder / "toy_room.py").write_text(TOY)
+    (folder / "test_toy_room.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(mutants.TESTS), str(mutants.ROOT)])
+    command = [sys.executable, "-c", PROGRAM, str(folder), "toy_room"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
+    found, after = json.loads(said.splitlines()[-1])
+    return found, after
+
+
+def test_a_known_survivor_is_found(tmp_path: Path) -> None:
     """Each fault of a small module is noticed, but the one that makes no difference; the module stays as it is."""
-    (tmp_path / "toy_room.py").write_text(TOY)
-    (tmp_path / "test_toy.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    run = mutants.tried("toy_room", [tmp_path / "test_toy.py"], "-c", str(tmp_path / "pytest.ini"))
-    assert run is not None
-    assert {mutant.text for mutant, test in run.found if test is None} == {"if x <= 0:"}
-    noticed = {(mutant.function, mutant.text): test for mutant, test in run.found if test is not None}
+    found, after = tried(tmp_path, TESTS)
+    assert found is not None
+    assert {text for _, text, test in found if test is None} == {"if x <= 0:"}
+    noticed = {(function, text): test for function, text, test in found if test is not None}
     assert noticed["positive", "scale = 3"] == "test_positive"
     assert noticed["HALF", "HALF = 0.25"] == "test_halved"
-    assert sys.modules["toy_room"].positive(3) == 6
+    assert after == 6
 
 
-def test_a_room_whose_tests_fail_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_room_whose_tests_fail_is_not_tried(tmp_path: Path) -> None:
     """A mutant that fails a test tells nothing where the module fails it too."""
-    (tmp_path / "toy_wrong.py").write_text(TOY)
-    (tmp_path / "test_toy_wrong.py").write_text("import toy_wrong\ndef test():\n    assert toy_wrong.halved(2) == 2\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    options = "-c", str(tmp_path / "pytest.ini")
-    assert mutants.tried("toy_wrong", [tmp_path / "test_toy_wrong.py"], *options) is None
+    found, _ = tried(tmp_path, "import toy_room\ndef test():\n    assert toy_room.halved(2) == 2\n")
+    assert found is None
 
 
 def test_every_equivalent_mutant_is_a_mutant() -> None:
