@@ -247,11 +247,11 @@ def test_a_second_builder_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -
     build = embedded.EMBEDDED["cartpole/mixed-v0"]
     monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", lambda: build(SCALE))
     fork = multiprocessing.get_context("fork")
-    builders = [fork.Process(target=embedded.open_dataset, args=("cartpole/mixed-v0",)) for _ in range(2)]
+    builders = [fork.Process(target=embedded.open_dataset, args=("cartpole/mixed-v0",), daemon=True) for _ in range(2)]
     for builder in builders:
         builder.start()
     for builder in builders:
-        builder.join()
+        builder.join(300)
         assert builder.exitcode == 0
     monkeypatch.setitem(embedded.EMBEDDED, "cartpole/mixed-v0", lambda: pytest.fail("built again"))
     assert embedded.open_dataset("cartpole/mixed-v0").total_episodes == 31

@@ -281,7 +281,7 @@ def test_streaming_takes_little_memory(kind: str, tmp_path: Path) -> None:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         os._exit(0 if grown < 40_000 else 1)
 
-    process = multiprocessing.get_context("fork").Process(target=child)
+    process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
     process.start()
-    process.join()
+    process.join(300)
     assert process.exitcode == 0

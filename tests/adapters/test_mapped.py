@@ -347,12 +347,12 @@ def test_killed_at_any_moment_the_next_load_is_right(kind: str, tmp_path: Path) 
 def test_two_at_once_do_not_disturb_each_other(kind: str, tmp_path: Path) -> None:
     whole = load_minari(made())
     fork = multiprocessing.get_context("fork")
-    others = [fork.Process(target=_slow_load, args=(tmp_path / "flat", kind, 0.01)) for _ in range(3)]
+    others = [fork.Process(target=_slow_load, args=(tmp_path / "flat", kind, 0.01), daemon=True) for _ in range(3)]
     for other in others:
         other.start()
     assert equal(load_minari("test/kept-v0", **{kind: tmp_path / "flat"}), whole)
     for other in others:
-        other.join()
+        other.join(300)
         assert other.exitcode == 0
     assert equal(load_minari("test/kept-v0", **{kind: tmp_path / "flat"}), whole)
     assert not list(tmp_path.rglob(".*.part"))
@@ -411,7 +411,7 @@ def test_streaming_takes_little_memory(tmp_path: Path) -> None:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         os._exit(0 if grown < 60_000 else 1)
 
-    process = multiprocessing.get_context("fork").Process(target=child)
+    process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
     process.start()
-    process.join()
+    process.join(300)
     assert process.exitcode == 0
