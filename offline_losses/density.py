@@ -112,7 +112,8 @@ def tanh_gaussian_log_prob(
         log_slope = 2 * (math.log(2) - inside - softplus(-2 * inside))
     else:
         assert action is not None
-        a, margin = upcast(action), over_rows(margin)
+        a = upcast(action)
+        margin = over_rows(upcast(margin) if isinstance(margin, Tensor) else margin)
         border = scalar(1 - margin, a)
         limit = torch.minimum(border, scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
         inside, dtype = torch.clamp(a, -limit, limit), summed(mean, log_std, action)

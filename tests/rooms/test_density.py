@@ -222,6 +222,19 @@ def test_shapes_are_told_apart() -> None:
             gaussian_log_prob(mean, wrong, mean)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_margin_of_each_run_is_as_fine_as_a_number(dtype: torch.dtype) -> None:
+    """In 16 bits 1 - margin is 1: the border is that of the single precision in which the function computes."""
+    action = torch.tensor([[1.0], [-1.0], [0.5]], dtype=dtype)
+    found = []
+    for margin in (1e-3, torch.full((1,), 1e-3, dtype=dtype)):
+        a = action.clone().requires_grad_()
+        density = tanh_gaussian_log_prob(torch.zeros_like(a), torch.zeros_like(a), action=a, margin=margin)
+        found.append((density.detach(), *torch.autograd.grad(density.sum(), a)))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+    assert not found[1][1][:2].any()
+
+
 @pytest.mark.parametrize("margin", [1e-4, 1e-6, 1e-7, 1e-8, 1e-12, 1e-300])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_every_margin_keeps_the_border_finite(margin: float, dtype: torch.dtype) -> None:
