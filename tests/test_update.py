@@ -459,6 +459,30 @@ def test_what_changes_with_every_call_runs_eagerly() -> None:
     assert "factor" in said[0]
 
 
+COUNTED = 0
+
+
+@pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
+@pytest.mark.usefixtures("operators")
+def test_a_global_that_changes_is_named_with_its_line() -> None:
+    """And the mend is one that works."""
+    learner = Learner()
+
+    def update(x: Tensor) -> None:
+        global COUNTED
+        COUNTED += 1
+        learner.critic_optimizer.zero_grad()
+        squared_loss(learner.critic(x) * (1 + COUNTED % 2), x[:, :1]).backward()
+        learner.critic_optimizer.step()
+
+    said = warned(compile_update(update), [batch(i)["x"] for i in range(12)])
+    assert len(said) == 1
+    assert re.search(
+        r"the global `COUNTED` changes in test_update.py, line \d+ \(`COUNTED ?\+= ?1`\) at every call", said[0]
+    )
+    assert "Make it an attribute" in said[0]
+
+
 @pytest.mark.usefixtures("operators")
 def test_a_failed_trace_changes_nothing() -> None:
     """BatchNorm's statistics, a counter and a scheduler move once in the call whose trace fails."""

@@ -32,6 +32,18 @@ _MENDS: Sequence[tuple[str, str, str]] = (
 )
 """What Dynamo's words mean for an update, and what to do about it."""
 
+_CHANGES: Sequence[tuple[str, str, str]] = (
+    (r"incoming\[", "what has a gradient before the call changes", "Clear the same gradients in every call"),
+    (
+        r"G\['(?:__import_\w+'\]\.)?(\w+)",
+        r"the global `\1` changes",
+        "Make it an attribute of the object whose method is compiled, or an int among the arguments",
+    ),
+    (r"len\(", r"`{guard}` becomes untrue", "Append outside the update"),
+    (r"", r"`{guard}` becomes untrue", "Pass it as a float or a tensor among the arguments"),
+)
+"""What a guard that fails says of an update, and what to do about it."""
+
 CHANGING = "RecompileError", "FailOnRecompileLimitHit", "RecompileLimitExceeded"
 """Dynamo's errors for code that would be compiled again and again."""
 
@@ -40,11 +52,7 @@ def why(error: Exception) -> str:
     """What to tell of an error that was raised while an update was traced or compiled."""
     text = str(error)
     if type(error).__name__ in CHANGING:
-        changed = _changed(text)
-        mend = (
-            "Append outside the update" if "`len(" in changed else "Pass it as a float or a tensor among the arguments"
-        )
-        return f"{changed} at every call. {mend}"
+        return "{} at every call. {}".format(*_changed(text))
     place = _place(error)
     for pattern, what, mend in _MENDS:
         if re.search(pattern, f"{text.split('Developer debug context')[0]} {place}"):
@@ -75,11 +83,14 @@ def _place(error: Exception) -> str:
     return ""
 
 
-def _changed(text: str) -> str:
-    """Of the guards that failed, what the last graph expected."""
+def _changed(text: str) -> tuple[str, str]:
+    """Of the guards that failed, what the last graph expected, on which line, and the mend."""
     failures = re.findall(r"^\s*- \d+/\d+: (.*)$", text, re.MULTILINE)
     if not failures:
-        return "something that it reads changes"
-    guard, _, code = failures[0].partition("#")
-    code = re.sub(r"\(?HINT.*", "", code).strip()
-    return f"`{guard.strip()}`{f' ({code})' if code else ''} becomes untrue"
+        return "something that it reads changes", _CHANGES[-1][-1]
+    guard, _, rest = failures[0].partition("#")
+    line = re.search(r"(.*?)\s+# .*?([\w-]+\.py):(\d+)", rest)
+    place = f" in {line[2]}, line {line[3]} (`{line[1].strip()}`)" if line and "_compile/" not in rest else ""
+    guard = guard.strip()
+    sign, what, mend = next(words for words in _CHANGES if re.match(words[0], guard))
+    return re.sub(rf"{sign}.*", what, guard, count=1).format(guard=guard) + place, mend
