@@ -246,6 +246,15 @@ def test_runs_one_after_the_other_are_the_runs_alone(tmp_path: Path, capsys: pyt
         assert (tmp_path / f"seed-{one['options']['seed']}" / "policy.pt").exists()
 
 
+@pytest.mark.parametrize(
+    "flags", [["--expectile", "0.6", "1.5"], ["--temperature", "0", "1"], ["--max-weight=nan"]], ids=str
+)
+def test_every_value_of_a_sweep_is_in_its_range(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        iql.main(flags)
+    assert "expected a number in (0, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--seeds", "--steps", "--batch-size", "--checkpoints"])
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "two"])
 def test_what_is_counted_is_at_least_one(flag: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     parser.add_argument(
         "--sigma-to-bin-ratio", type=float, default=0.75, help="how far a target reaches beside its bin"
     )
-    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side")
+    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side", "()", 1)
     knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
     knob(parser, "--max-weight", 100.0, "of an action")
     parser.add_argument("--polyak", type=float, default=0.005)

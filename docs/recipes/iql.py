@@ -33,7 +33,7 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side")
+    knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side", "()", 1)
     knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
     knob(parser, "--max-weight", 100.0, "of an action")
     parser.add_argument("--polyak", type=float, default=0.005)

@@ -32,8 +32,8 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    knob(parser, "--policy-bc", 0.01, "what the policy pays for leaving the data")
-    knob(parser, "--critic-bc", 0.01, "what the critics' target pays for it")
+    knob(parser, "--policy-bc", 0.01, "what the policy pays for leaving the data", "[]")
+    knob(parser, "--critic-bc", 0.01, "what the critics' target pays for it", "[]")
     parser.add_argument("--noise", type=float, default=0.2, help="deviation of the noise on the target's action")
     parser.add_argument("--noise-clip", type=float, default=0.5)
     parser.add_argument("--polyak", type=float, default=0.005)

@@ -7,6 +7,7 @@ run does not depend on the others: each has generators of its own, so that the r
 from __future__ import annotations
 
 import argparse
+import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -21,9 +22,19 @@ Made = TypeVar("Made")
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def knob(parser: argparse.ArgumentParser, flag: str, default: float, help: str) -> None:
-    """A hyper-parameter that may have several values, each of which is trained with every seed."""
-    parser.add_argument(flag, type=float, nargs="+", default=[default], help=f"{help}; several values are swept")
+def knob(
+    parser: argparse.ArgumentParser, flag: str, default: float, help: str, bounds: str = "(]", above: float = math.inf
+) -> None:
+    """A hyper-parameter between zero and `above` that may have several values, each trained with every seed."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        least, most = math.nextafter(0, 1) * (bounds[0] == "("), above if bounds[1] == "]" else math.nextafter(above, 0)
+        if least <= value <= most:
+            return value
+        raise argparse.ArgumentTypeError(f"expected a number in {bounds[0]}0, {above:g}{bounds[1]}, got {text}")
+
+    parser.add_argument(flag, type=number, nargs="+", default=[default], help=f"{help}; several values are swept")
 
 
 def side_by_side(options: Namespace) -> Namespace:
