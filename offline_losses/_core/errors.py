@@ -100,4 +100,6 @@ def refuse_shape(
         mend = f"Here {argument}.squeeze(-1) does."
     elif not mend and any((*tensor.shape, 1) == tuple(shape) for shape in shapes):
         mend = "Here squeeze(-1) of the others does."
+    elif not mend and like == "a scalar":
+        rule = "Where each run has its own, map the function over the runs with torch.func.vmap."
     refuse(ValueError, function, argument, expected, f"shape {list(tensor.shape)}", f"{rule} {mend}".rstrip())
