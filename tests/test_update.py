@@ -843,7 +843,7 @@ def test_new_optimizers_in_every_call_run_eagerly() -> None:
 @pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 @pytest.mark.usefixtures("operators")
 def test_updates_in_several_threads() -> None:
-    """Each meets its own optimizers only, and is compiled whole."""
+    """Each meets its own optimizers only, and is compiled whole; they take turns, without which PyTorch crashes."""
     learners = [Learner() for _ in range(3)]
     steps = [compile_update(learner.update) for learner in learners]
     with warnings.catch_warnings(record=True) as caught:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import Timer
+from threading import RLock, Timer
 from typing import Any
 
 import torch
@@ -34,6 +34,9 @@ NEW_OPTIMIZERS = 8
 PATIENCE = 5.0
 """After so many seconds of compiling one is told."""
 
+_TURN = RLock()
+"""Of the thread that compiles or runs: PyTorch crashes where one looks for a graph while another makes one."""
+
 
 class Step:
     """Run as it is once, to see the optimizers and make their state; then compiled."""
@@ -58,6 +61,10 @@ class Step:
             return self._eagerly(args, kwargs)
         if self.plain:
             return self._eagerly(args, kwargs)
+        with _TURN:
+            return self._in_turn(args, kwargs)
+
+    def _in_turn(self, args: Any, kwargs: Any) -> Any:
         if not self.recorded:
             return self._record(args, kwargs)
         if self.parts is None:
