@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
 
 from benchmarks import updates
-from benchmarks.networks import fixed_batch
+from benchmarks.networks import Networks, fixed_batch
 from offline_losses import compile_update
 from offline_losses._compile.switches import switched_off
 
@@ -130,7 +130,7 @@ def test_an_update_is_the_same() -> None:
             super().__call__(graph)
             passes.append(sum(node.target in KINDS for node in graph.nodes))
 
-    eager, step = updates.iql(CPU), compile_update(updates.iql(CPU))
+    eager, step = updates.iql(Networks(CPU)), compile_update(updates.iql(Networks(CPU)))
     options = options_of_card(fixed_batch(CPU))
     assert isinstance(options["post_grad_custom_pre_pass"], BatchProducts)
     options |= {"post_grad_custom_pre_pass": Watched(), "fx_graph_cache": False}
