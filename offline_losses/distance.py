@@ -211,7 +211,7 @@ def _nearest(
 def _distance(x: Tensor, y: Tensor) -> Tensor:
     """Between all rows; of a DTensor by their differences, since `cdist` has no rule for it."""
     if is_sharded(x):
-        return (x.unsqueeze(1) - y).square().sum(-1).sqrt()
+        return torch.linalg.vector_norm(x.unsqueeze(1) - y, dim=-1)
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 

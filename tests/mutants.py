@@ -40,7 +40,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
 COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
-CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls")]
+CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls", "knobs")]
 COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_transforms.py", TESTS / "test_update.py"]
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for all where what all share is changed."""
