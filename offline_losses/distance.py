@@ -211,7 +211,8 @@ def _nearest(
 def _distance(x: Tensor, y: Tensor) -> Tensor:
     """Between all rows; of a DTensor by their differences, since `cdist` has no rule for it."""
     if is_sharded(x):
-        return torch.linalg.vector_norm(x.unsqueeze(1) - y, dim=-1)
+        distance: Tensor = torch.linalg.vector_norm(x.unsqueeze(1) - y, dim=-1)
+        return distance
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
