@@ -46,7 +46,16 @@ KINDS = {
 """Loops of another kind than those of the main functions: exponentials and logarithms, sums of squares, products of
 matrices, places that are looked up, statistics, recurrences and episodes."""
 
-each_function = pytest.mark.parametrize("case", [case for case in FULLEST if not case.row.as_it_is], ids=str)
+
+def each(chosen: set[str] | None = None) -> pytest.MarkDecorator:
+    """Every function that has generated code; of those that are not chosen only with --compile-all."""
+    cases = [case for case in FULLEST if not case.row.as_it_is]
+    rest = [] if chosen is None else [case for case in cases if case.row.name not in chosen]
+    marked = [pytest.param(case, marks=thorough) if case in rest else case for case in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)
+
+
+each_function = each()
 
 
 LEFT_TO_EAGER = {
@@ -83,13 +92,6 @@ def _little_code(request: pytest.FixtureRequest, case: Case, monkeypatch: pytest
     """Generate code for the main functions only; `--compile-all` does it for all, and so does `-k`."""
     if case.row.name not in MAIN and not request.config.getoption("--compile-all"):
         monkeypatch.setattr(private.COMPILER, "compile_fx_inner", operator_by_operator)
-
-
-@pytest.fixture
-def _code_of_each_kind(request: pytest.FixtureRequest, case: Case) -> None:
-    """Generate code for the main functions and one of each kind of loop; `--compile-all` and `-k` for all."""
-    if case.row.name not in KINDS:
-        request.getfixturevalue("_little_code")
 
 
 def no_less_exact(case: Case, batch: int) -> None:
@@ -428,8 +430,8 @@ def test_one_graph_for_statistics_without_a_mask() -> None:
     assert [len(graphs) for key, graphs in function.graphs.items() if key[0] == "value"] == [1]
 
 
-@each_function
-@pytest.mark.usefixtures("_compiles", "_code_of_each_kind")
+@each(MAIN | KINDS)
+@pytest.mark.usefixtures("_compiles")
 def test_generated_code_is_no_less_exact_than_eager(case: Case) -> None:
     """At a size that fills the vectors of a processor and leaves a rest."""
     no_less_exact(case, 4099)
@@ -451,12 +453,12 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
     assert max(used.values(), default=0) <= 2 + case.critics, used
 
 
-@each_function
+@each(FIRST)
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_large_inputs(case: Case) -> None:
     """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values.
 
-    The first function of each room meets several sizes.
+    The first function of each room meets several sizes; --compile-all shows one to all others.
     """
     function = fused_twin(case)
     for batch in (2**15, 50_001, 70_000) if case.row.name in FIRST else (2**15 + 1,):
@@ -668,13 +670,19 @@ def ways_back(function: Callable[..., Any], case: Case, inputs: dict[str, Any]) 
 
 
 @each_function
-@pytest.mark.parametrize("path", ["as it is", "light"])
 @pytest.mark.usefixtures("_compiles", "_little_code")
-def test_a_backward_pass_goes_where_that_of_eager_goes(case: Case, path: str) -> None:
+def test_a_backward_pass_goes_where_that_of_eager_goes(case: Case) -> None:
     """What comes out detached has no edge: no zeros reach what made it, and its gradient stays None."""
-    function = fused_twin(case) if path == "as it is" else twin.fuse(case.row.function)
     inputs = case.build((300,), dtype=torch.float32)
-    assert ways_back(function, case, inputs) == ways_back(case.row.function, case, inputs)
+    assert ways_back(fused_twin(case), case, inputs) == ways_back(case.row.function, case, inputs)
+
+
+@each(FIRST)
+@pytest.mark.usefixtures("_compiles", "_little_code")
+def test_a_light_backward_pass_goes_there_too(case: Case) -> None:
+    """So it is on a small batch, of which eager records the operators."""
+    inputs = case.build((300,), dtype=torch.float32)
+    assert ways_back(twin.fuse(case.row.function), case, inputs) == ways_back(case.row.function, case, inputs)
 
 
 @pytest.mark.usefixtures("_compiles")
