@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 
@@ -29,6 +30,7 @@ import claims  # noqa: E402
 import pictures  # noqa: E402
 from aliases import ALIASES  # noqa: E402
 
+torch.set_num_threads(1)  # the tensors of the snippets are small: more threads mostly wait for each other
 SENTENCE = 30  # characters of a cell that is too wide for a column on a phone
 Room = tuple[str, str, str]  # title, page, name of the module
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import strategies  # noqa: F401
 import torch
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start: beside other workers, threads mostly wait
 
 
 @pytest.fixture(autouse=True)
