@@ -5,6 +5,7 @@ Rows are named by their index in flat time, as everywhere. Nothing here draws: a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from offline_losses._core.checks import (
 from offline_losses._core.checks import check_sequence as check_steps
 from offline_losses._core.episodes import episode_total, sequence_start
 from offline_losses._core.errors import describe, refuse
-from offline_losses._core.pieces import ends
+from offline_losses._core.pieces import all_of, are_many, found, in_blocks
 from offline_losses._core.public import public
 from offline_losses._core.reduce import scalar, summed
 
@@ -73,10 +74,11 @@ def episode_bounds(done: Tensor) -> EpisodeBounds:
     """
     check_flags("episode_bounds", getattr(done, "shape", torch.Size()), done=done)
     check_axis("episode_bounds", "done", done, "step")
-    last, length = ends(done) if done.numel() else (done.new_empty(0, dtype=torch.int64),) * 2
-    first_step = (last - length + 1) // max(1, done.shape[-1]) * done.shape[-1]  # of the row that the episode lies in
-    bounds = (place - first_step for place in (last - length + 1, last))
-    return EpisodeBounds(*(place.repeat_interleave(length).view(done.shape) for place in bounds))
+    if not done.numel():
+        return EpisodeBounds(*(done.new_empty(done.shape, dtype=torch.int64) for _ in range(2)))
+    episodes = all_of(done)
+    start = episodes.first % done.shape[-1]  # in the row that the episode lies in
+    return EpisodeBounds(*(episodes.on_steps(x).view(done.shape) for x in (start, start + episodes.length - 1)))
 
 
 @public
@@ -194,12 +196,29 @@ def sampling_probabilities(
     check_some("sampling_probabilities", "score", score, "step")
     check_knob("sampling_probabilities", "temperature", temperature, 0.0)
     check_option("sampling_probabilities", "by", by, ("episodes", "steps"))
-    x, length = score.detach().double(), torch.ones((), dtype=torch.float64, device=score.device)
-    if by == "episodes":
-        x = episode_total(torch.where(sequence_start(done), x, 0.0), done, 1.0)
-        length = episode_total(torch.ones_like(x), done, 1.0)
-    low, high = x.amin(), x.amax()
-    equal = low == high
-    below = torch.where(equal, 0.0, (x - high) / torch.where(equal, 1.0, high - low))  # x̃ − 1: nothing overflows
-    weight = (below / scalar(temperature, x).detach()).exp() / length
-    return (weight / weight.sum()).to(summed(score))
+    competitors, on_steps = _competitors(score.detach(), done, by)
+    low, high = (bound.double() for bound in (competitors[0].amin(), competitors[0].amax()))
+    equal, scale = low == high, scalar(temperature, low).detach()
+
+    def weight(x: Tensor, length: Tensor | float = 1.0) -> Tensor:
+        below = torch.where(equal, 0.0, (x.double() - high) / torch.where(equal, 1.0, high - low))
+        return (below / scale).exp() / length  # of x̃ − 1: nothing overflows
+
+    if are_many(*competitors, knobs=[scale]):
+        total = on_steps(in_blocks(weight, competitors, torch.float64)).sum()
+        return on_steps(in_blocks(lambda *x: weight(*x) / total, competitors, summed(score)))
+    each = weight(*competitors)
+    return on_steps((each / on_steps(each).sum()).to(summed(score)))
+
+
+def _competitors(
+    score: Tensor, done: Tensor, by: Literal["episodes", "steps"]
+) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    """Scores and, of episodes, how many steps share each; and what lays a number of each out over all steps."""
+    if by == "steps":
+        return [score], lambda x: x
+    pieces = found(done, score)
+    if pieces is not None:
+        return [score.reshape(-1)[pieces.first], pieces.length], lambda x: pieces.on_steps(x).view(done.shape)
+    first = episode_total(torch.where(sequence_start(done), score.double(), 0.0), done, 1.0)
+    return [first, episode_total(torch.ones_like(first), done, 1.0)], lambda x: x

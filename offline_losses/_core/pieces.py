@@ -7,7 +7,7 @@ one before it has added: so it stays as small as an episode's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ MANY = 2**13
 """Steps from which on it takes less time to look for the episodes."""
 
 BLOCK = 2**18
-"""Steps whose rewards are added up at a time, as doubles two megabytes."""
+"""Steps that are worked on at a time, as doubles two megabytes."""
 
 LARGEST = 1e5
 """Up to here the sum of an episode leaves those after it nine digits behind the point."""
@@ -45,6 +45,19 @@ class Pieces(NamedTuple):
     def at_first(self, sums: Tensor) -> Tensor:
         """A number of each episode on its first step, and zero elsewhere."""
         return sums.new_zeros(int(self.length.sum())).index_put((self.first,), sums)
+
+    def on_steps(self, x: Tensor) -> Tensor:
+        """A number of each episode on all of its steps; on the CPU in blocks, beside which the result alone is held."""
+        if not may_be_looked_at(x):
+            return x.repeat_interleave(self.length)
+        last = self.first + self.length - 1
+        result = x.new_empty(int(self.length.sum()))
+        for steps in blocks(len(result), BLOCK):
+            low, high = torch.searchsorted(last, torch.tensor([steps.start, steps.stop - 1])).tolist()
+            episodes = slice(low, high + 1)
+            inside = last[episodes].clamp(max=steps.stop - 1) + 1 - self.first[episodes].clamp(min=steps.start)
+            result[steps] = x[episodes].repeat_interleave(inside)
+        return result
 
     def running(self, x: Tensor) -> Tensor | None:
         """The sum from the first step of the episode on; None if it may grow too large for that, other than to −∞."""
@@ -70,8 +83,32 @@ def found(done: Tensor, *steps: Tensor) -> Pieces | None:
         return None
     if not have_values(done, *steps):
         return None
+    return all_of(done)
+
+
+def all_of(done: Tensor) -> Pieces:
+    """The episodes; a look at values."""
     last, length = ends(done)
     return Pieces(last + 1 - length, length)
+
+
+def blocks(steps: int, size: int) -> Iterator[slice]:
+    """Steps in order, so many at a time."""
+    return (slice(start, min(start + size, steps)) for start in range(0, steps, size))
+
+
+def are_many(*columns: Tensor, knobs: Sequence[Tensor] = ()) -> bool:
+    """Whether to go through columns in blocks of steps; not with hyper-parameters that have no values."""
+    numbers = *columns, *knobs
+    return columns[0].numel() > BLOCK and may_be_looked_at(*numbers) and have_values(*numbers)
+
+
+def in_blocks(function: Callable[..., Tensor], columns: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """What a function makes of each step, in blocks beside which the result alone is held."""
+    result = torch.empty(columns[0].shape, dtype=dtype)
+    for steps in blocks(result.numel(), BLOCK):
+        result.view(-1)[steps] = function(*(x.reshape(-1)[steps] for x in columns))
+    return result
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from strategies import masks
 from torch import Tensor
 
-from offline_losses import check_ends
+from benchmarks.timing import peak_bytes
+from offline_losses import check_ends, ends
 
 
 def flags(*rows: str) -> Tensor:
@@ -17,6 +18,13 @@ def flags(*rows: str) -> Tensor:
     return torch.tensor([[each == "1" for each in row] for row in rows]).squeeze(0)
 
 
+@pytest.fixture(params=[1, 2, 5, ends.BLOCK], ids="blocks of {}".format)
+def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags are read in blocks, wherever these begin."""
+    monkeypatch.setattr(ends, "BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize(
     ("terminated", "done", "said"),
     [
@@ -26,6 +34,8 @@ def flags(*rows: str) -> Tensor:
         (["0011"], ["0011"], r"terminated: .+ 1 of 4 rows, the first of which is 3\. Keep the first of the two\."),
         (["00110011001"], ["00110011001"], r"terminated: .+in 2 of 11 rows, the first of which is 3\."),
         (["00110", "00110"], ["00110", "00111"], r"terminated: .+in 2 of 10 rows, the first of which is \[0, 3\]\."),
+        (["00100", "01010"], ["00000", "01001"], r"done: .+in 2 of 10 rows, the first of which is \[0, 2\]\."),
+        (["00000", "01010"], ["11111", "01001"], r"done: .+in 1 of 10 rows, the first of which is \[1, 3\]\."),
     ],
 )
 def test_flags_that_cannot_be_right(terminated: list[str], done: list[str], said: str) -> None:
@@ -34,6 +44,7 @@ def test_flags_that_cannot_be_right(terminated: list[str], done: list[str], said
         check_ends(flags(*terminated), flags(*done))
 
 
+@pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize(
     ("terminated", "done"),
     [
@@ -57,6 +68,14 @@ def test_flags_of_whole_episodes_pass(data: st.DataObject) -> None:
     done = torch.zeros(sum(steps), dtype=torch.bool)
     done[torch.tensor(steps).cumsum(0) - 1] = True
     check_ends(done & data.draw(masks(tuple(done.shape))), done)
+
+
+def test_a_large_file_takes_no_memory() -> None:
+    """Beside the flags, of a million steps in one row and in many."""
+    done = torch.arange(1_000_000) % 200 == 199
+    for shape in [(-1,), (-1, 200)]:
+        flags = done.view(shape)
+        assert peak_bytes(lambda flags=flags: [check_ends(flags, flags)], done.device) < 2 * done.numel()
 
 
 def test_what_check_ends_cannot_read() -> None:

@@ -12,6 +12,7 @@ from strategies import lengths, reals
 from torch import Tensor
 from torch.utils.data import WeightedRandomSampler
 
+from benchmarks.timing import peak_bytes
 from offline_losses import (
     episode_bounds,
     episode_return,
@@ -20,6 +21,7 @@ from offline_losses import (
     n_step_return,
     sampling_probabilities,
 )
+from offline_losses._core import pieces
 
 BOTH = ["episodes", "steps"]
 by_each = pytest.mark.parametrize("by", BOTH)
@@ -34,13 +36,15 @@ def ends_of(steps: tuple[int, ...]) -> Tensor:
 # --- windows -----------------------------------------------------------------------------------------------------
 
 
-@given(data=st.data())
-def test_bounds_are_those_of_a_walk_through_the_steps(data: st.DataObject) -> None:
-    """In each row of a batch, with an end on the last step or without."""
+@given(data=st.data(), block=st.sampled_from([1, 4, pieces.BLOCK]))
+def test_bounds_are_those_of_a_walk_through_the_steps(data: st.DataObject, block: int) -> None:
+    """In each row of a batch, with an end on the last step or without, written in blocks of steps."""
     rows, steps = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 9))
     done = torch.tensor(data.draw(st.lists(st.booleans(), min_size=rows * steps, max_size=rows * steps)))
     done = done.view(rows, steps)
-    start, end = episode_bounds(done)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "BLOCK", block)
+        start, end = episode_bounds(done)
     for i in range(rows):
         first = 0
         for t in range(steps):
@@ -214,6 +218,58 @@ def test_scores_far_apart_are_finite(by: str) -> None:
     p = sampling_probabilities(score, torch.tensor([True, False, True]), temperature=0.5, by=by)
     assert p.isfinite().all()
     assert p.sum() == pytest.approx(1)
+
+
+@by_each
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@given(data=st.data(), block=st.sampled_from([1, 3, pieces.BLOCK]))
+def test_many_scores_are_no_other_than_few(by: str, dtype: torch.dtype, data: st.DataObject, block: int) -> None:
+    """Many are gone through in blocks of steps or by episodes: the same to the last digit, for rows and flat data."""
+    score, done, _ = data.draw(scored())
+    score, done = score.to(dtype), done.clone()
+    score[data.draw(st.integers(0, len(score) - 1))] = data.draw(st.sampled_from([1.0, math.nan, -math.inf]))
+    done[-1] = data.draw(st.booleans())
+    for shape in [(-1,), (1, -1), *([(2, -1)] if len(score) % 2 == 0 else [])]:
+        arguments = score.view(shape), done.view(shape)
+        few = sampling_probabilities(*arguments, temperature=0.3, by=by)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pieces, "MANY", 1)
+            patch.setattr(pieces, "BLOCK", block)
+            many = sampling_probabilities(*arguments, temperature=0.3, by=by)
+        torch.testing.assert_close(many, few, rtol=0, atol=0, equal_nan=True)
+
+
+@by_each
+@pytest.mark.filterwarnings("error")
+def test_many_scores_under_a_map(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows, and of temperatures alone."""
+    monkeypatch.setattr(pieces, "BLOCK", 1000)
+    score, done, temperature = torch.randn(2, pieces.MANY), torch.arange(pieces.MANY) % 200 == 199, torch.rand(2) + 0.1
+
+    def way(score: Tensor, temperature: Tensor) -> Tensor:
+        return sampling_probabilities(score, done, temperature=temperature, by=by)
+
+    each = torch.stack(list(map(way, score, temperature)))
+    torch.testing.assert_close(torch.vmap(way)(score, temperature), each)
+    each = torch.stack([way(score[0], x) for x in temperature])
+    torch.testing.assert_close(torch.vmap(way, (None, 0))(score[0], temperature), each)
+
+
+LARGE = {
+    "episode_bounds": (lambda score, done: [*episode_bounds(done)], 18),
+    "by steps": (lambda score, done: [sampling_probabilities(score, done)], 10),
+    "by episodes": (lambda score, done: [sampling_probabilities(score, done, by="episodes")], 10),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_dataset_takes_little_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of each step at the peak, of a million in episodes of 200 and in a single one."""
+    monkeypatch.setattr(pieces, "BLOCK", 2**13)
+    function, most = LARGE[name]
+    score, step = torch.randn(1_000_000), torch.arange(1_000_000)
+    for done in (step % 200 == 199, step == len(step) - 1):
+        assert peak_bytes(lambda done=done: function(score, done), score.device) < most * len(score)
 
 
 def test_it_is_what_a_sampler_takes() -> None:
