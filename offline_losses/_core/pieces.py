@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from offline_losses._core.tracing import is_differentiated, is_tracing
+from offline_losses._core.tracing import is_differentiated, is_plain, is_tracing
 
 MANY = 2**13
 """Steps from which on it takes less time to look for the episodes."""
@@ -113,7 +113,7 @@ def in_blocks(function: Callable[..., Tensor], columns: Sequence[Tensor], dtype:
 
 def may_be_looked_at(*tensors: Tensor) -> bool:
     """Whether a formula may depend on values: on a card it would wait for them."""
-    return not is_tracing() and all(x.is_cpu and type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
+    return not is_tracing() and all(x.is_cpu and is_plain(x) for x in tensors)
 
 
 def have_values(*tensors: Tensor) -> bool:

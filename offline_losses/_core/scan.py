@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad
 
-from offline_losses._core.tracing import is_tracing, takes_operators
+from offline_losses._core.tracing import is_plain, is_tracing, takes_operators
 
 CHUNK = 32
 """Steps that operators take in a row, many chunks at once."""
@@ -104,7 +104,7 @@ def solve_in_order(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> 
     if forwards:
         flags = None if cut is None else reversed_factors(cut)
         return solve_in_order(b.flip(-1), reversed_factors(a) if a.dim() else a, flags, False).flip(-1)
-    if b.is_cpu and type(b) in (Tensor, torch.nn.Parameter):
+    if b.is_cpu and is_plain(b):
         try:
             return (_by_values if b.shape[-1] <= BLOCK else _by_blocks)(b, a, cut)
         except RuntimeError:  # a tracer, which has none

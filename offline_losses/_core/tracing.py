@@ -65,6 +65,13 @@ def takes_operators() -> bool:
     return is_tracing() and bool(_is_transforming) and not _is_transforming[0]()
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether operators find numbers in it and nothing else: in a tensor, a parameter, or a column in a file."""
+    kind = type(x)
+    sees_no_call = kind is Tensor or kind.__torch_function__ is torch._C._disabled_torch_function_impl
+    return sees_no_call and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
 def is_differentiated(x: Tensor) -> bool:
     """Whether a derivative by this may be asked for."""
     if is_tracing() or x.requires_grad:

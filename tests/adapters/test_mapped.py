@@ -11,7 +11,9 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ import torch
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 from tensordict import TensorDict
+from torch import Tensor
 
-from offline_losses import discounted_return, return_filter
+from benchmarks.timing import peak_bytes
+from offline_losses import discounted_return, episode_return, return_filter, reward_scale
 from offline_losses.adapters import columns, keeping, mapped
 from offline_losses.adapters.entries import Choice
 from offline_losses.adapters.minari import load_minari
@@ -114,6 +118,20 @@ def test_mapped_columns_serve_as_others_do(kind: str, tmp_path: Path) -> None:
 def test_tensordict_loads_the_folder_too(tmp_path: Path) -> None:
     data = load_minari(made(), memmap=tmp_path / "flat")
     assert equal(TensorDict.load_memmap(tmp_path / "flat"), data)
+
+
+@pytest.mark.parametrize(
+    "function", [discounted_return, partial(return_filter, fraction=0.1), episode_return, reward_scale]
+)
+def test_tensordicts_columns_take_no_more_memory(function: Callable[..., Tensor], tmp_path: Path) -> None:
+    """Of a subclass of tensors, which it opens a folder with."""
+    reward, done = torch.randn(300_000), torch.arange(300_000) % 200 == 199
+    TensorDict({"reward": reward, "done": done}, [300_000]).memmap(str(tmp_path))
+    opened = TensorDict.load_memmap(tmp_path)
+    columns = opened["reward"], opened["done"]
+    assert function(*columns).equal(function(reward, done))
+    least = peak_bytes(lambda: [function(reward, done)], done.device)
+    assert peak_bytes(lambda: [function(*columns)], done.device) <= least
 
 
 @pytest.mark.parametrize("kind", KINDS)
