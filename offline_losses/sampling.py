@@ -160,7 +160,7 @@ def sampling_probabilities(
     search in a float64 running sum takes any number, and never finds a row of probability zero:
 
     ```python
-    running = p.double().cumsum(-1)
+    running = p.to(torch.float64, copy=True).cumsum_(-1)
     running /= running[-1].clone()
     rows = torch.searchsorted(running, torch.rand(256, dtype=torch.float64), right=True)
     ```

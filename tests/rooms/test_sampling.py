@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import lengths, reals
 from torch import Tensor
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from benchmarks.timing import peak_bytes
 from offline_losses import (
@@ -278,7 +279,7 @@ def test_it_is_what_a_sampler_takes() -> None:
     p = sampling_probabilities(torch.tensor([0.0, 1, 1, 1, 0.5, 0.5]), done, temperature=0.5, by="episodes")
     generator = torch.Generator().manual_seed(0)
     drawn = torch.tensor(list(WeightedRandomSampler(p, 20_000, generator=generator)))
-    running = p.double().cumsum(-1)
+    running = p.to(torch.float64, copy=True).cumsum_(-1)
     running /= running[-1].clone()
     found = torch.searchsorted(running, torch.rand(20_000, dtype=torch.float64, generator=generator), right=True)
     for rows in (drawn, found):
@@ -286,9 +287,37 @@ def test_it_is_what_a_sampler_takes() -> None:
         assert ((share - p).abs() < 5 * (p / len(rows)).sqrt()).all()
 
 
+def test_rows_beyond_those_that_multinomial_takes() -> None:
+    """Of 2^24 + 1000 rows the last four are drawn as often as all others together, by a loader as well."""
+    best, rows = 4, 2**24 + 1000
+    score = torch.zeros(rows, dtype=torch.float16)
+    score[-best:] = 1.0
+    p = sampling_probabilities(
+        score, torch.zeros(1, dtype=torch.bool).expand(rows), temperature=1 / math.log(rows / best - 1)
+    )
+    with pytest.raises(RuntimeError, match=r"2\^24"):
+        torch.multinomial(p, 1)
+    assert p[-best:].tolist() == pytest.approx([0.5 / best] * best, rel=1e-6)
+    running = p.to(torch.float64, copy=True).cumsum_(-1)
+    running /= running[-1].clone()
+    assert running[-best - 1 :].tolist() == pytest.approx([0.5 + i / 8 for i in range(best + 1)], rel=1e-6)
+    generator = torch.Generator().manual_seed(0)
+
+    def batches(updates: int, size: int) -> Iterator[Tensor]:
+        for _ in range(updates):
+            uniform = torch.rand(size, dtype=torch.float64, generator=generator)
+            yield torch.searchsorted(running, uniform, right=True)
+
+    drawn = torch.cat(list(batches(10, 2000)))
+    share = (drawn - (rows - best)).clamp(min=-1).add(1).bincount(minlength=best + 1) / len(drawn)
+    assert share.tolist() == pytest.approx([0.5, *[0.5 / best] * best], abs=5 * (0.25 / len(drawn)) ** 0.5)
+    loader = DataLoader(score, sampler=batches(4, 500), batch_size=None)  # type: ignore[arg-type]
+    assert torch.stack(list(loader)).float().mean() == pytest.approx(0.5, abs=5 * (0.25 / 2000) ** 0.5)
+
+
 def test_the_search_never_finds_a_row_of_probability_zero() -> None:
     p = torch.tensor([0.0, 0.0, 0.5, 0.0, 0.5, 0.0])
-    running = p.double().cumsum(-1)
+    running = p.to(torch.float64, copy=True).cumsum_(-1)
     running /= running[-1].clone()
     edges = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert torch.searchsorted(running, edges, right=True).tolist() == [2, 4, 4]
