@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from offline_losses._core.blocks import Episodes, by_blocks, joined, longest
+from offline_losses._core.by_step import at_each_step
 from offline_losses._core.checks import Knob, check_flags, check_knob
-from offline_losses._core.episodes import OfEpisodes, by_blocks, sequence_start
+from offline_losses._core.episodes import OfEpisodes
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
-from offline_losses.importance import ValueEstimate, check_episodes, cumulative_log_weight, estimate, relative_weight
-from offline_losses.per_decision import normalized_sums, weighted_sums, whole_share
+from offline_losses.importance import ValueEstimate, check_episodes, estimate, relative_weight
+from offline_losses.per_decision import for_all, normalized_sums, step_blocks, weighted_sums
 from offline_losses.recurrence import td_error
 
 
@@ -82,13 +84,13 @@ def doubly_robust_value(
     check_model("doubly_robust_value", values, terminated, done, discount)
     check_knob("doubly_robust_value", "max_weight", max_weight, 0.0, bounds="(]")
 
-    def of_block(done: Tensor, log_ratio: Tensor, value: Tensor, *steps: Tensor) -> Sequence[OfEpisodes]:
-        reward, q_data, next_value, terminated = steps
-        error = td_error(reward, q_data, next_value, terminated, discount)
-        (total, start), log_weight = weighted_sums(done, error, log_ratio, discount=discount, max_weight=max_weight)
-        return (value + total, start), log_weight
+    def of_block(episodes: Episodes, log_ratio: Tensor, value: Tensor, *steps: Tensor) -> Sequence[OfEpisodes]:
+        error = model_error(steps, discount)
+        (total, first), log_weight = weighted_sums(episodes, error, log_ratio, discount=discount, max_weight=max_weight)
+        return (episodes.at_first(value)[0] + total, first), log_weight
 
-    contribution, log_weight = by_blocks(of_block, done, log_ratio, value, reward, q_data, next_value, terminated)
+    steps, knobs = (log_ratio, value, reward, q_data, next_value, terminated), (discount, max_weight)
+    contribution, log_weight = by_blocks(of_block, done, *steps, knobs=knobs)
     return estimate(*contribution, relative_weight(*log_weight), summed(*values.values()))
 
 
@@ -148,11 +150,16 @@ def weighted_doubly_robust_value(
     """
     values = {"reward": reward, "q_data": q_data, "value": value, "next_value": next_value, "log_ratio": log_ratio}
     check_model("weighted_doubly_robust_value", values, terminated, done, discount)
-    log_weight = cumulative_log_weight(log_ratio, done)
-    error = td_error(reward, q_data, next_value, terminated, discount)
-    ((first_value, _),) = by_blocks(lambda done, x: [(x, sequence_start(done))], done, value)
-    error_sum, one_each = normalized_sums(error, log_weight, done, discount)
-    return estimate(first_value + error_sum, one_each, whole_share(log_weight, done), summed(*values.values()))
+    blocks = step_blocks(done, log_ratio, value, reward, q_data, next_value, terminated, discount=discount)
+    first_value, _ = joined([episodes.at_first(value) for episodes, _, value, *_ in blocks])
+    errors = ((episodes, model_error(steps, discount), log_ratio) for episodes, log_ratio, _, *steps in blocks)
+    (error_sum, one_each), share = normalized_sums(at_each_step(errors, longest(blocks)), discount)
+    return for_all(estimate(first_value + error_sum, one_each, share, summed(*values.values())), reward)
+
+
+def model_error(steps: Sequence[Tensor], discount: Knob) -> Tensor:
+    reward, q_data, next_value, terminated = steps
+    return td_error(reward, q_data, next_value, terminated, discount)
 
 
 def check_model(function: str, values: dict[str, Tensor], terminated: Tensor, done: Tensor, discount: Knob) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from offline_losses._core.blocks import Episodes, by_blocks, in_blocks
 from offline_losses._core.checks import (
     Knob,
     check_axis,
@@ -26,15 +27,10 @@ from offline_losses._core.checks import (
     check_values,
     of_steps,
 )
-from offline_losses._core.episodes import OfEpisodes, by_blocks, first_totals, in_blocks, sequence_start
-from offline_losses._core.pieces import found
+from offline_losses._core.episodes import OfEpisodes
 from offline_losses._core.public import public
 from offline_losses._core.reduce import over_steps, scalar, select, summed
 from offline_losses._core.root import root
-from offline_losses._core.scan import solve
-
-LOWEST = -1e30
-"""What stands for −∞ in a sum, from which infinities would come out as NaN."""
 
 LARGEST_EXPONENT = 600.0
 """Where weights stop to grow: the largest float has room for one of them times any reward, and nothing is NaN."""
@@ -195,33 +191,21 @@ def check_episodes(function: str, done: Tensor, discount: Knob, **values: Tensor
 def _totals(log_ratio: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> Sequence[OfEpisodes]:
     """Logarithm of each episode's weight, and its return, on its first step at least."""
 
-    def of_block(done: Tensor, log_ratio: Tensor, reward: Tensor) -> Sequence[OfEpisodes]:
-        log_weight, gain = first_totals(log_ratio.double().clamp(min=LOWEST), reward, done, discount)
-        start = sequence_start(done)
-        return (_or_never(log_weight), start), (gain, start)
+    def of_block(episodes: Episodes, log_ratio: Tensor, reward: Tensor) -> Sequence[OfEpisodes]:
+        return episodes.totals(log_ratio, reward, discount)
 
-    return by_blocks(of_block, done, log_ratio, reward)
+    return by_blocks(of_block, done, log_ratio, reward, knobs=[discount])
 
 
 def cumulative_log_weight(log_ratio: Tensor, done: Tensor) -> Tensor:
     """Logarithm of the weight of each episode up to and with each step."""
-    blocks = in_blocks(done, log_ratio)
-    if len(blocks) > 1:
-        return torch.cat([cumulative_log_weight(x, end) for end, x in blocks]).view(done.shape)
-    pieces = found(done, log_ratio)
-    running = None if pieces is None else pieces.running(log_ratio.double().flatten())
-    if running is not None:
-        return running.view(done.shape)
-    one = torch.ones((), dtype=torch.float64, device=done.device)
-    backwards = log_ratio.double().clamp(min=LOWEST).flip(-1)
-    return _or_never(solve(backwards, one, sequence_start(done).flip(-1), None).flip(-1))
-
-
-def _or_never(log_weight: Tensor) -> Tensor:
-    return torch.where(log_weight < LOWEST / 2, -torch.inf, log_weight)
+    found = [episodes.running_sum(x) for episodes, x in in_blocks(done, log_ratio)]
+    return (found[0] if len(found) == 1 else torch.cat(found)).view(done.shape)
 
 
 def clipped(log_weight: Tensor, max_weight: Knob) -> Tensor:
+    if not isinstance(max_weight, Tensor) and max_weight == math.inf:
+        return log_weight
     return torch.minimum(log_weight, scalar(max_weight, log_weight).double().log())
 
 

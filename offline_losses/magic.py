@@ -6,22 +6,30 @@ mixes estimates that change from the one to the other at different steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from offline_losses._core.blocks import in_blocks, joined, only
+from offline_losses._core.by_step import (
+    Weighted,
+    contributions,
+    means,
+    powers_of_steps,
+    redrawn,
+    weighted,
+)
 from offline_losses._core.checks import Knob, check_count, check_knob
-from offline_losses._core.episodes import only, sequence_end, sequence_start, step_in_episode
+from offline_losses._core.episodes import every_one, sequence_end
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import summed
-from offline_losses.doubly_robust import check_model
-from offline_losses.importance import ValueEstimate, cumulative_log_weight, estimate
+from offline_losses.doubly_robust import check_model, model_error
+from offline_losses.importance import ValueEstimate, estimate, relative_weight
 from offline_losses.intervals import check_generator, quantiles
-from offline_losses.per_decision import normalized_sums, resampled_sums, whole_share
-from offline_losses.recurrence import td_error
 
 
 @public
@@ -93,16 +101,17 @@ def magic_value(
     _check_steps(steps)
     flat = {name: x.detach().flatten() for name, x in {**values, "terminated": terminated}.items()}
     flat["done"] = sequence_end(done).flatten()
-    returns = truncated(**flat, discount=discount, steps=steps)
-    low, high = quantiles(resampled(**flat, discount=discount, generator=generator, resamples=resamples), level)
+    log = modeled(**flat, discount=discount)
+    returns = log.first_value + truncated(log, steps)
+    low, high = quantiles(resampled(log, generator, resamples), level)
     mean = returns.mean(1)
     low, high = torch.minimum(low, mean[-1]), torch.maximum(high, mean[-1])
     bias = (low - mean).clamp(min=0) + (mean - high).clamp(min=0)
     covariance = (returns - mean.unsqueeze(1)) @ (returns - mean.unsqueeze(1)).T / max(1, returns.shape[1] - 1)
     share = mixture((covariance / returns.shape[1] + torch.outer(bias, bias)).cpu())
     mixed = share.to(returns.device) @ returns
-    weight = whole_share(cumulative_log_weight(flat["log_ratio"], flat["done"]), flat["done"])
-    return estimate(mixed, torch.ones_like(mixed, dtype=torch.bool), weight, summed(*values.values()))
+    weight = relative_weight(*joined([b.last for b in log.blocks]))
+    return estimate(*every_one(mixed), weight, summed(*values.values()))
 
 
 def _check_steps(steps: object) -> None:
@@ -110,7 +119,16 @@ def _check_steps(steps: object) -> None:
         refuse(TypeError, "magic_value", "steps", "numbers of steps, or None", describe(steps), "Pass them in a list.")
 
 
-def truncated(
+class Modeled(NamedTuple):
+    """The model's errors with their weights, whose logarithms stand beside, and its value of each first step."""
+
+    blocks: Sequence[Weighted]
+    log_weights: Sequence[Tensor]
+    first_value: Tensor  # [n]
+    discount: Knob
+
+
+def modeled(
     reward: Tensor,  # [N], as the others
     q_data: Tensor,
     value: Tensor,
@@ -119,40 +137,39 @@ def truncated(
     terminated: Tensor,
     done: Tensor,
     discount: Knob,
-    steps: Iterable[int] | None,
-) -> Tensor:
-    """What each episode adds to each estimate, [J, n], the errors of all steps in the last."""
-    step = step_in_episode(done)
-    longest = int(step.max()) + 1
-    log_weight, start = cumulative_log_weight(log_ratio, done), sequence_start(done)
-    error = td_error(reward, q_data, next_value, terminated, discount).double()
+) -> Modeled:
+    log = in_blocks(done, log_ratio, value, reward, q_data, next_value, terminated)
+    blocks, log_weights, places = [], [], 1 + max(int(episodes.step().max()) for episodes, *_ in log)
+    for episodes, x, _, *steps in log:
+        error, log_weight = model_error(steps, discount).double(), episodes.running_sum(x)
+        blocks.append(weighted(episodes, error, log_weight, episodes.step(), places))
+        log_weights.append(log_weight)
+    first_value = only(joined([episodes.at_first(value) for episodes, _, value, *_ in log])).double()
+    return Modeled(blocks, log_weights, first_value, discount)
+
+
+def truncated(log: Modeled, steps: Iterable[int] | None) -> Tensor:
+    """What each episode adds to each estimate beside its first value, [J, n], the errors of all steps in the last."""
+    found = means(log.blocks)
+    power = powers_of_steps(log.discount, found.mean)
+    longest = len(power)
     chosen = [0, *(2**k for k in range(longest.bit_length()))] if steps is None else list(steps)
     for count in chosen:
         check_count("magic_value", "steps", count, 0)
     counts = [*sorted({count for count in chosen if count < longest}), longest]
-    kept = (torch.where(step < count, error, 0.0) for count in counts)
-    return torch.stack([value[start] + only(normalized_sums(x, log_weight, done, discount)) for x in kept])
+    kept = (torch.where(torch.arange(longest, device=power.device) < count, power, 0.0) for count in counts)
+    return torch.stack([only(contributions(log.blocks, found, power)) for power in kept])
 
 
-def resampled(
-    reward: Tensor,  # [N], as the others
-    q_data: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    log_ratio: Tensor,
-    terminated: Tensor,
-    done: Tensor,
-    discount: Knob,
-    generator: Generator,
-    resamples: int,
-) -> Tensor:
+def resampled(log: Modeled, generator: Generator, resamples: int) -> Tensor:
     """`weighted_doubly_robust_value` of as many episodes, drawn again as `bootstrap_interval` does; [resamples]."""
-    error = td_error(reward, q_data, next_value, terminated, discount).double()
-    first_value, n = value[sequence_start(done)].double(), int(done.sum())
-    drawn = (torch.randint(n, (n,), generator=generator, device=generator.device) for _ in range(resamples))
-    counts = [torch.bincount(index.to(done.device), minlength=n) for index in drawn]
-    sums = resampled_sums(error, cumulative_log_weight(log_ratio, done), done, discount, counts)
-    return torch.stack([x + count.double() @ first_value / n for x, count in zip(sums, counts, strict=True)])
+    n, values = len(log.first_value), []
+    for _ in range(resamples):
+        drawn = torch.randint(n, (n,), generator=generator, device=generator.device)
+        count = torch.bincount(drawn.to(log.first_value.device), minlength=n).double()
+        mean = means(redrawn(log.blocks, log.log_weights, count)).mean
+        values.append((powers_of_steps(log.discount, mean) * mean).sum() + count @ log.first_value / n)
+    return torch.stack(values)
 
 
 def mixture(error: Tensor) -> Tensor:

@@ -9,39 +9,23 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from offline_losses._core.blocks import Block, Episodes, by_blocks, flat, in_blocks, joined, longest
+from offline_losses._core.by_step import Weighted, at_each_step, contributions, means, powers_of_steps
 from offline_losses._core.checks import Knob, check_knob
-from offline_losses._core.episodes import (
-    OfEpisodes,
-    by_blocks,
-    every_one,
-    first_total,
-    in_blocks,
-    only,
-    powers,
-    scattered,
-    sequence_end,
-    sequence_start,
-    step_in_episode,
-)
-from offline_losses._core.pieces import may_be_looked_at
+from offline_losses._core.episodes import OfEpisodes
 from offline_losses._core.public import public
-from offline_losses._core.reduce import scalar, summed
-from offline_losses._core.scan import solve
-from offline_losses._core.sharded import shared_out, whole
+from offline_losses._core.reduce import summed
+from offline_losses._core.sharded import beside, whole
 from offline_losses.importance import (
     ValueEstimate,
     bounded_exp,
     check_episodes,
     clipped,
-    cumulative_log_weight,
     estimate,
     relative_weight,
 )
@@ -87,7 +71,7 @@ def per_decision_value(
     check_episodes("per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
     check_knob("per_decision_value", "max_weight", max_weight, 0.0, bounds="(]")
     of_block = partial(weighted_sums, discount=discount, max_weight=max_weight)
-    contribution, log_weight = by_blocks(of_block, done, reward, log_ratio)
+    contribution, log_weight = by_blocks(of_block, done, reward, log_ratio, knobs=[discount, max_weight])
     return estimate(*contribution, relative_weight(*log_weight), summed(reward, log_ratio))
 
 
@@ -135,137 +119,31 @@ def weighted_per_decision_value(
         [Lineage](../lineage/per_decision.md#weighted_per_decision_value).
     """
     check_episodes("weighted_per_decision_value", done, discount, reward=reward, log_ratio=log_ratio)
-    log_weight = cumulative_log_weight(log_ratio, done)
-    contribution = normalized_sums(reward, log_weight, done, discount)
-    return estimate(*contribution, whole_share(log_weight, done), summed(reward, log_ratio))
-
-
-def whole_share(log_weight: Tensor, done: Tensor) -> Tensor:
-    """Weight of each whole episode over the largest, on its last step at least."""
-    ((log_weight, last),) = by_blocks(lambda done, x: [(x, sequence_end(done))], done, log_weight)
-    return relative_weight(log_weight, last)
+    blocks = step_blocks(done, reward, log_ratio, discount=discount)
+    contribution, share = normalized_sums(at_each_step(blocks, longest(blocks)), discount)
+    return for_all(estimate(*contribution, share, summed(reward, log_ratio)), reward)
 
 
 def weighted_sums(
-    done: Tensor, x: Tensor, log_ratio: Tensor, *, discount: Knob, max_weight: Knob
+    episodes: Episodes, x: Tensor, log_ratio: Tensor, *, discount: Knob, max_weight: Knob
 ) -> Sequence[OfEpisodes]:
     """Discounted sum of each episode, every step times its weight, and the logarithm of the weight of the whole."""
-    log_weight = clipped(cumulative_log_weight(log_ratio, done), max_weight)
-    total = first_total(bounded_exp(log_weight) * x, done, discount)
-    return (total, sequence_start(done)), (log_weight, sequence_end(done))
+    log_weight = clipped(episodes.running_sum(log_ratio), max_weight)
+    return episodes.total(bounded_exp(log_weight) * x.double(), discount), episodes.at_last(log_weight)
 
 
-def normalized_sums(x: Tensor, log_weight: Tensor, done: Tensor, discount: Knob) -> OfEpisodes:
-    """Sum over steps of the weighted means, plus how far each episode moves it."""
-    blocks = [_block(*block) for block in in_blocks(whole(done), whole(x), whole(log_weight))]
-    sums, shares, mean = _means(blocks, _places(blocks))
-    power = _power(discount, mean)
-    # An episode that has ended draws the means of all later steps towards zero, by its share of the weights there.
-    later = pad(solve(power * mean * sums.ended_share, sums.decay, None, None)[1:], (0, 1))
-    moved = []
-    for b, share, last in zip(blocks, shares, sums.last, strict=True):
-        each = b.at(power) * share * (b.x - b.at(mean)) - last * b.at(later)
-        moved.append((first_total(each, b.end, 1.0), sequence_start(b.end)))
-    value, count = (power * mean).sum(), torch.stack([b.end.sum() for b in blocks]).sum()
-    if len(moved) > 1:
-        return every_one(value + count * torch.cat([only(x) for x in moved]))
-    return shared_out((value + count * moved[0][0]).view(x.shape), x), sequence_start(done)
+def step_blocks(done: Tensor, *steps: Tensor, discount: Knob) -> list[Block]:
+    """Blocks of steps that lie on one axis, whose weights are compared over all episodes."""
+    return flat(in_blocks(whole(done), *map(whole, steps), knobs=[discount]))
 
 
-def resampled_sums(
-    x: Tensor,  # [N]
-    log_weight: Tensor,  # [N]
-    done: Tensor,  # [N]
-    discount: Knob,
-    counts: Iterable[Tensor],  # each [n], how often each episode was drawn
-) -> list[Tensor]:
-    """The sum over steps of the weighted means, of episodes drawn again: their weights times these counts."""
-    block = _block(done, x, log_weight)
-    episode, places = block.end.cumsum(0) - block.end.long(), _places([block])
-    found = []
-    for count in counts:
-        log_count = count.double().log().index_select(0, episode)
-        _, _, mean = _means([block._replace(log_weight=log_weight + log_count)], places)
-        found.append((_power(discount, mean) * mean).sum())
-    return found
+def for_all(found: ValueEstimate, like: Tensor) -> ValueEstimate:
+    """What every process has found in the whole, as a tensor of all of them."""
+    return ValueEstimate(*(beside(x, like) for x in found))
 
 
-def _power(discount: Knob, mean: Tensor) -> Tensor:
-    return powers(scalar(discount, mean).double(), torch.arange(len(mean), device=mean.device))
-
-
-class _Block(NamedTuple):
-    """Whole episodes, one after the other."""
-
-    end: Tensor
-    x: Tensor
-    log_weight: Tensor
-    step: Tensor  # how many steps of its episode lie before each
-
-    def at(self, table: Tensor) -> Tensor:
-        """What is the same for the same step of every episode."""
-        return table.index_select(0, self.step)
-
-
-def _block(done: Tensor, x: Tensor, log_weight: Tensor) -> _Block:
-    end = sequence_end(done).flatten()
-    return _Block(end, x.flatten(), log_weight.flatten(), step_in_episode(end))
-
-
-def _places(blocks: Sequence[_Block]) -> int:
-    """The length of the longest episode, or a length that no episode exceeds."""
-    if may_be_looked_at(*(b.step for b in blocks)):
-        try:
-            return 1 + max(int(b.step.max()) for b in blocks)
-        except RuntimeError:  # under a transform nothing has a value
-            pass
-    return blocks[0].step.shape[-1]
-
-
-def _means(blocks: Sequence[_Block], places: int) -> tuple[_Sums, list[Tensor], Tensor]:
-    """The sums of the weights, the share of each step in that of its place, and the weighted mean of each place."""
-    sums = _sums(blocks, places)
-    shares = [weight / b.at(sums.weight) for weight, b in zip(sums.weights, blocks, strict=True)]
-    return sums, shares, _by_step([share * b.x for share, b in zip(shares, blocks, strict=True)], blocks, places)
-
-
-class _Sums(NamedTuple):
-    """The weights of all episodes at the same step of theirs: what the shares are made of."""
-
-    weights: list[Tensor]  # over the largest of their step
-    weight: Tensor  # of each step, the sum of these, and of those of the episodes that have ended
-    ended_share: Tensor  # of each step, the largest weight of an episode that has ended, over the sum
-    decay: Tensor  # of each step, the largest weight of an episode that has ended, over that at the next step
-    last: list[Tensor]  # of the last step of each episode, its weight over the largest of those that have ended by then
-
-
-def _sums(blocks: Sequence[_Block], places: int) -> _Sums:
-    running = ended = blocks[0].log_weight.detach().new_full((places,), -torch.inf)
-    for b in blocks:
-        log_weight = b.log_weight.detach()
-        running = running.scatter_reduce(-1, b.step, log_weight, "amax")
-        ended = ended.scatter_reduce(-1, b.step, torch.where(b.end, log_weight, -torch.inf), "amax")
-    ended = ended.cummax(-1).values
-    following, ended = _finite(ended), pad(ended[:-1], (1, 0), value=-torch.inf)
-    largest, decay = _finite(torch.maximum(running, ended)), (ended - following).exp()
-    last = [torch.where(b.end, b.log_weight - b.at(following), -torch.inf).exp() for b in blocks]
-    new = pad(_by_step(last, blocks, places)[:-1], (1, 0))
-    before = pad(decay[:-1], (1, 0))
-    ended_weight = solve(new.flip(-1), before.flip(-1), None, None).flip(-1)
-    relative = (ended - largest).exp()
-    weights = [(b.log_weight - b.at(largest)).exp() for b in blocks]
-    weight = _by_step(weights, blocks, places) + ended_weight * relative
-    weight = torch.where(weight > 0, weight, 1.0)
-    return _Sums(weights, weight, relative / weight, decay, last)
-
-
-def _by_step(terms: Sequence[Tensor], blocks: Sequence[_Block], places: int) -> Tensor:
-    """The sum over all episodes of what they add at the same step of theirs."""
-    total = scattered(terms[0], blocks[0].step, places)
-    for x, b in zip(terms[1:], blocks[1:], strict=True):
-        total = total + scattered(x, b.step, places)
-    return total
-
-
-def _finite(log_weight: Tensor) -> Tensor:
-    return torch.where(log_weight == -torch.inf, 0.0, log_weight)
+def normalized_sums(blocks: Sequence[Weighted], discount: Knob) -> tuple[OfEpisodes, Tensor]:
+    """Sum over steps of the weighted means, plus how far each episode moves it, and the weights of whole episodes."""
+    found = means(blocks)
+    contribution = contributions(blocks, found, powers_of_steps(discount, found.mean))
+    return contribution, relative_weight(*joined([b.last for b in blocks]))

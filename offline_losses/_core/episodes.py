@@ -8,7 +8,6 @@ of whole episodes, each of which stays in the processor's cache from its first p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -18,15 +17,10 @@ from torch.nn.functional import pad
 
 from offline_losses._core.checks import Knob
 from offline_losses._core.pieces import (
-    BLOCK,
-    Pieces,
     blocks_of,
-    ended,
     ends,
     episode_table,
     found,
-    may_be_looked_at,
-    powers_of,
     times_each,
 )
 from offline_losses._core.reduce import in_double
@@ -61,7 +55,7 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
     if found(done, reward, *_tensors(discount)) is not None:
-        return _sum_by_segments(reward, done, _double(discount, done), False)
+        return _sum_by_segments(reward, done, exact_discount(discount, done), False)
     total, first_step = totals(reward, done, discount)
     return total.gather(-1, first_step)
 
@@ -69,17 +63,14 @@ def episode_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
 def each_total(reward: Tensor, done: Tensor, discount: Knob) -> OfEpisodes:
     """The same, once for each episode."""
     if not _is_compiled(reward, discount) and found(done, reward, *_tensors(discount)) is not None:
-        return every_one(episode_table(reward, done, _double(discount, done))[0])
+        return every_one(episode_table(reward, done, exact_discount(discount, done))[0])
     return first_total(reward, done, discount), sequence_start(done)
 
 
 def first_total(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
-    """The same on the first step at least."""
+    """The same on the first step at least, without a look at values."""
     if _is_compiled(reward, discount):
         return _in_one_operator(reward, done, discount)
-    pieces = found(done, reward, *_tensors(discount))
-    if pieces is not None:
-        return pieces.at_first(_discounted(reward, pieces, discount)).view(done.shape)
     return totals(reward, done, discount)[0]
 
 
@@ -87,18 +78,8 @@ def first_totals(x: Tensor, reward: Tensor, done: Tensor, discount: Knob) -> tup
     """Sum of the first and return of each episode, on its first step at least."""
     if _is_compiled(reward, discount):
         return first_total(x, done, 1.0), first_total(reward, done, discount)
-    pieces = found(done, x, reward, *_tensors(discount))
-    if pieces is not None:
-        sums = pieces.sums(x.double().flatten()), _discounted(reward, pieces, discount)
-        return pieces.at_first(sums[0]).view(done.shape), pieces.at_first(sums[1]).view(done.shape)
     first_step, factor = _powers(done, discount)
     return scattered(x.double(), first_step), scattered(reward.double() * factor, first_step)
-
-
-def _discounted(reward: Tensor, pieces: Pieces, discount: Knob) -> Tensor:
-    """Return of each episode."""
-    factor = None if float(discount) == 1.0 else powers_of(_double(discount, reward), pieces.length)[pieces.step()]
-    return pieces.sums(times_each(reward.double().flatten(), factor))
 
 
 def _is_compiled(reward: Tensor, discount: Knob) -> bool:
@@ -109,7 +90,7 @@ def _is_compiled(reward: Tensor, discount: Knob) -> bool:
 
 def _in_one_operator(reward: Tensor, done: Tensor, discount: Knob) -> Tensor:
     """Return of each episode, on all of its steps."""
-    total: Tensor = _episode_sum(reward, done, _double(discount, done), False)
+    total: Tensor = _episode_sum(reward, done, exact_discount(discount, done), False)
     return total
 
 
@@ -123,7 +104,7 @@ def _powers(done: Tensor, discount: Knob) -> tuple[Tensor, Tensor]:
     """The index of each step's first step, and the discount to the power of their distance."""
     step = beside(torch.arange(done.shape[-1], device=done.device), done)
     first_step = first_step_of(done, step)
-    return first_step, powers(_double(discount, done), step)[step - first_step]
+    return first_step, powers(exact_discount(discount, done), step)[step - first_step]
 
 
 def powers(factor: Tensor, index: Tensor) -> Tensor:
@@ -131,49 +112,8 @@ def powers(factor: Tensor, index: Tensor) -> Tensor:
     return pad(factor ** index[1:], (1, 0), value=1.0)
 
 
-def by_blocks(function: Callable[..., Sequence[OfEpisodes]], done: Tensor, *steps: Tensor) -> Sequence[OfEpisodes]:
-    """What a function makes of flags and steps; where it goes through them in blocks, one number for each episode."""
-    blocks = in_blocks(done, *steps)
-    if len(blocks) == 1:
-        return function(done, *steps)
-    return [every_one(torch.cat(x)) for x in zip(*(map(only, function(*block)) for block in blocks), strict=True)]
-
-
-def in_blocks(done: Tensor, *steps: Tensor) -> list[tuple[Tensor, ...]]:
-    """Flags and steps as they are; or flat, in blocks of whole episodes, if they are many and may be looked at."""
-    if done.numel() > BLOCK and may_be_looked_at(done, *steps):
-        try:
-            sizes = _block_sizes(ends(done)[0])
-        except RuntimeError:  # under a transform nothing has a value
-            return [(done, *steps)]
-        return list(zip(*(torch.split(x.reshape(-1), sizes) for x in (ended(done), *steps)), strict=True))
-    return [(done, *steps)]
-
-
-def _block_sizes(last: Tensor) -> list[int]:
-    """How many steps each block has, from the last step of each episode."""
-    block = last // BLOCK
-    stop = last[torch.diff(block, append=block.new_tensor([-1])) != 0] + 1
-    sizes: list[int] = torch.diff(stop, prepend=stop.new_zeros(1)).tolist()
-    return sizes
-
-
-def only(numbers: OfEpisodes) -> Tensor:
-    x, where = numbers
-    return x[where]
-
-
 def every_one(x: Tensor) -> OfEpisodes:
     return x, torch.ones_like(x, dtype=torch.bool)
-
-
-def step_in_episode(done: Tensor) -> Tensor:
-    """How many steps of its episode lie before each step; [N]."""
-    pieces = found(done)
-    if pieces is not None:
-        return pieces.step()
-    step = torch.arange(len(done), device=done.device)
-    return step - first_step_of(done, step)
 
 
 def first_step_of(done: Tensor, step: Tensor) -> Tensor:
@@ -185,7 +125,7 @@ def _tensors(*knobs: Knob) -> list[Tensor]:
     return [knob for knob in knobs if isinstance(knob, Tensor)]
 
 
-def _double(discount: Knob, like: Tensor) -> Tensor:
+def exact_discount(discount: Knob, like: Tensor) -> Tensor:
     return discount.double() if isinstance(discount, Tensor) else in_double(discount, like.device)
 
 

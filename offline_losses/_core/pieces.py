@@ -33,18 +33,24 @@ class Pieces(NamedTuple):
     first: Tensor
     length: Tensor
 
-    def step(self) -> Tensor:
-        """How many steps of its episode lie before each step."""
+    def done(self) -> Tensor:
+        """Flags on the last step of each episode."""
         steps = int(self.length.sum())
-        return torch.arange(steps) - self.first.repeat_interleave(self.length, output_size=steps)
+        return torch.zeros(steps, dtype=torch.bool).index_fill(0, self.first + self.length - 1, True)
+
+    def step(self) -> Tensor:
+        """How many steps of its episode lie before each step; half as wide as an index, so that more of it is near."""
+        step = torch.ones(int(self.length.sum()), dtype=torch.int32)
+        step[0], step[self.first[1:]] = 0, 1 - self.length[:-1].int()
+        return torch.cumsum(step, 0, out=step)
+
+    def powers(self, factor: Tensor) -> Tensor:
+        """The factor to the power of each step's distance from its first."""
+        return powers_of(factor, self.length).index_select(0, self.step())
 
     def sums(self, x: Tensor) -> Tensor:
         """Of each episode, step by step from the first."""
         return torch.segment_reduce(x, "sum", lengths=self.length, unsafe=True)
-
-    def at_first(self, sums: Tensor) -> Tensor:
-        """A number of each episode on its first step, and zero elsewhere."""
-        return sums.new_zeros(int(self.length.sum())).index_put((self.first,), sums)
 
     def on_steps(self, x: Tensor) -> Tensor:
         """A number of each episode on all of its steps; on the CPU in blocks, beside which the result alone is held."""
@@ -70,11 +76,12 @@ class Pieces(NamedTuple):
         if not -largest <= low <= high <= largest:
             return None
         total = self._running(x)
-        return total if never is None else total.masked_fill(self._running(never.double()) > 0.5, -torch.inf)
+        return total if never is None else total.masked_fill_(self._running(never) > 0.5, -torch.inf)
 
     def _running(self, x: Tensor) -> Tensor:
-        before = -self.sums(x)[:-1]
-        return x.index_put((self.first[1:],), before, accumulate=True).cumsum(0)
+        x = x.to(torch.float64, copy=True)
+        x[self.first[1:]] -= self.sums(x)[:-1]
+        return torch.cumsum(x, 0, out=x)
 
 
 def found(done: Tensor, *steps: Tensor) -> Pieces | None:
@@ -163,7 +170,7 @@ def blocks_of(last: Tensor, length: Tensor, discount: Tensor) -> Iterator[tuple[
     for start, stop in pairwise([*starts, len(last)]):
         steps = slice(int(last[start] + 1 - length[start]), int(last[stop - 1] + 1))
         pieces = Pieces(last[start:stop] + 1 - length[start:stop] - steps.start, length[start:stop])
-        yield steps, pieces, None if table is None else table[pieces.step()]
+        yield steps, pieces, None if table is None else table.index_select(0, pieces.step())
 
 
 def powers_of(discount: Tensor, length: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from offline_losses import (
     importance_weights,
     weighted_importance_sampling_value,
 )
-from offline_losses._core import episodes, pieces
+from offline_losses._core import blocks, pieces
 
 INF = math.inf
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -39,9 +39,9 @@ def ends(log: Log) -> torch.Tensor:
 def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Log, discount: float) -> None:
     """A large log goes through them, here one of a few steps."""
     found = []
-    for steps in (episodes.BLOCK, 3):
+    for steps in (blocks.BLOCK, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(episodes, "BLOCK", steps)
+            patch.setattr(blocks, "BLOCK", steps)
             reward = log.reward.clone().requires_grad_()
             result = ESTIMATORS[name](log._replace(reward=reward), discount=discount)
             found.append([*result, *torch.autograd.grad(result.value, reward)])
@@ -52,16 +52,18 @@ def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Lo
 @each_estimator
 @given(data=st.data(), discount=discounts)
 def test_many_steps_are_no_other_than_few(name: str, data: st.DataObject, discount: float) -> None:
-    """Many are summed up by episodes, with actions that the policy never takes and with ratios too large for that."""
+    """Many are summed up by episodes, in blocks, some actions never taken, and some ratios too large for such sums."""
     log = data.draw(logs())
     if data.draw(st.booleans()):
         log = log._replace(log_ratio=torch.where(log.log_ratio > 1.5, 2 * pieces.LARGEST, log.log_ratio))
     few = ESTIMATORS[name](log, discount=discount)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "MANY", 1)
-        many = ESTIMATORS[name](log, discount=discount)
-    for one, other in zip(few, many, strict=True):
-        close(one, other, 1e-9)
+    for steps in (blocks.BLOCK, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pieces, "MANY", 1)
+            patch.setattr(blocks, "BLOCK", steps)
+            many = ESTIMATORS[name](log, discount=discount)
+        for one, other in zip(few, many, strict=True):
+            close(one, other, 1e-9)
 
 
 @each_estimator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -18,11 +19,17 @@ from torch import Tensor
 from offline_losses import bootstrap_interval, magic_value, weighted_doubly_robust_value
 from offline_losses import magic as room
 from offline_losses._core.episodes import sequence_end
-from offline_losses.magic import mixture, resampled, truncated
+from offline_losses.magic import mixture, modeled, resampled, truncated
 
 
 def magic(log: Log, **knobs: object) -> tuple[Tensor, Tensor, Tensor]:
     return magic_value(*log, **{"generator": torch.Generator().manual_seed(0), "resamples": 30, **knobs})
+
+
+def modeled_values(log: Log, discount: float, steps: Iterable[int] | None) -> Tensor:
+    """What each episode adds to each estimate."""
+    found = modeled(**log._asdict(), discount=discount)
+    return found.first_value + truncated(found, steps)
 
 
 @given(log=logs(), discount=discounts)
@@ -57,7 +64,7 @@ def test_the_estimates_are_those_of_the_paper(log: Log, discount: float) -> None
             last = min(count, len(each.reward))
             g += discount**last * (weight[i, last - 1] if last else 1 / n) * value[last]
         sums.append(g)
-    found = truncated(**log._asdict(), discount=discount, steps=range(longest))
+    found = modeled_values(log, discount, range(longest))
     close(found.mean(1), torch.stack([torch.as_tensor(x) for x in sums]))
 
 
@@ -69,7 +76,7 @@ def test_what_is_drawn_again_counts_as_often(log: Log, discount: float) -> None:
         estimator, log._asdict(), generator=torch.Generator().manual_seed(1), level=0.5, **drawn
     )
     log = log._replace(done=sequence_end(log.done))
-    found = resampled(**log._asdict(), discount=discount, generator=torch.Generator().manual_seed(1), **drawn)
+    found = resampled(modeled(**log._asdict(), discount=discount), torch.Generator().manual_seed(1), **drawn)
     close(torch.stack([low, high]), found.quantile(torch.tensor([0.25, 0.75]).double()), 1e-8)
 
 
@@ -93,7 +100,7 @@ def test_the_shares_are_the_best(data: st.DataObject) -> None:
 @given(log=logs(), discount=discounts)
 def test_it_lies_among_what_it_mixes(log: Log, discount: float) -> None:
     """And a model without errors is believed, whatever the ratios."""
-    means = truncated(**log._asdict(), discount=discount, steps=None).mean(1)
+    means = modeled_values(log, discount, None).mean(1)
     value = magic(log, discount=discount)[0]
     not_above(means.min(), value)
     not_above(value, means.max())
@@ -163,7 +170,7 @@ def test_bad_input_is_refused() -> None:
 def test_the_error_of_each_mixture(log: Log, discount: float, level: float) -> None:
     """The covariance of the estimates, and how far they lie outside of an interval that holds the last of them."""
     knobs = {"resamples": 3, "level": level}
-    returns = truncated(**log._asdict(), discount=discount, steps=None)
+    returns = modeled_values(log, discount, None)
     mean, n = returns.mean(1).numpy(), returns.shape[1]
     low, high = bootstrap_interval(
         partial(weighted_doubly_robust_value, discount=discount),
@@ -203,7 +210,7 @@ def test_the_defaults() -> None:
     for longest, steps in ((4, [0, 1, 2]), (5, [0, 1, 2, 4]), (9, [0, 1, 2, 4, 8])):
         done = torch.arange(18) % longest == longest - 1
         episodes = Log(*(torch.randn(18).double() for _ in range(5)), done, done)
-        found, wanted = (truncated(**episodes._asdict(), discount=0.9, steps=each) for each in (None, steps))
+        found, wanted = (modeled_values(episodes, 0.9, each) for each in (None, steps))
         assert torch.equal(found, wanted)
         assert len(found) == len(steps) + 1
     assert magic(log, resamples=1, level=0.9)[0].isfinite()
