@@ -53,13 +53,16 @@ class Call:
         self.operators: Counter[Any] = count.found
         self.kind = None if isinstance(result, Tensor) else type(result)
         self.groups = [[i for i, found in enumerate(reached) if found == wrt] for wrt in dict.fromkeys(reached)]
-        """The results by the tensors that they have a gradient for: each such group is a node of its own in autograd,
-        so that a backward pass from one of them goes no other way than eager's."""
+        """The results by the tensors that they have a gradient for."""
+        self.apart = {k for found in reached for k in found if not all(k in other for other in reached)}
+        """The tensors that some result has no gradient for."""
         self.chosen = range(len(results)) if chosen is None else chosen
         self.dtypes = [results[i].dtype for i in self.chosen]
+        self.numbers = all(x.dim() == 0 for x in results)
         self.scalar = len(self.dtypes) == 1 and results[self.chosen[0]].dim() == 0
         self.differentiable = [results[i].requires_grad for i in self.chosen]
-        self.wrt = sorted({k for i in self.chosen for k in reached[i]})
+        self.reached = [reached[i] for i in self.chosen if results[i].requires_grad]
+        self.wrt = sorted({k for found in self.reached for k in found})
         # for each tensor where its gradient is among all gradients, or None
         self.order = [self.wrt.index(k) if k in self.wrt else None for k in range(len(meta))]
 
@@ -99,14 +102,25 @@ class Call:
         one = torch.ones((), dtype=self.dtypes[0], device=flat[0].device)
         return [*self.value_and_gradients(*flat, one)[1:], *self.value(*flat)]
 
-    def by_autograd(self, tensors: Sequence[Tensor], upstream: Sequence[Tensor]) -> Sequence[Tensor]:
+    def by_autograd(self, tensors: Sequence[Tensor], upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The gradients without generated code, themselves differentiable where autograd records."""
-        records = torch.is_grad_enabled()
+        records, wrt = torch.is_grad_enabled(), self.wrt_from(upstream)
+        if not wrt:
+            return [None for _ in self.wrt]
         with torch.enable_grad():
-            inner = [x if records or k not in self.wrt else x.detach().requires_grad_() for k, x in enumerate(tensors)]
+            inner = [x if records or k not in wrt else x.detach().requires_grad_() for k, x in enumerate(tensors)]
             results = _tensors(self.eager(self._filled(inner)))
-            ends = self._differentiable([results[i] for i in self.chosen])
-            return torch.autograd.grad(ends, [inner[k] for k in self.wrt], upstream, create_graph=records)
+            ends = zip(self._differentiable([results[i] for i in self.chosen]), upstream, strict=True)
+            given = [(end, x) for end, x in ends if x is not None]
+            outputs, grads = [end for end, _ in given], [x for _, x in given]
+            found = torch.autograd.grad(outputs, [inner[k] for k in wrt], grads, create_graph=records)
+        gradients = dict(zip(wrt, found, strict=True))
+        return [gradients.get(k) for k in self.wrt]
+
+    def wrt_from(self, upstream: Sequence[Tensor | None]) -> list[int]:
+        """The tensors that have a gradient where these results have one."""
+        reached = {k for found, x in zip(self.reached, upstream, strict=True) if x is not None for k in found}
+        return [k for k in self.wrt if k in reached]
 
     def _differentiable(self, results: Sequence[Any]) -> list[Any]:
         return [x for x, flag in zip(results, self.differentiable, strict=True) if flag]
@@ -115,7 +129,7 @@ class Call:
         """The tensors as generated code reads them."""
         return [x.contiguous() if k in self.strided else x for k, x in enumerate(tensors)] if self.strided else tensors
 
-    def for_autograd(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    def for_autograd(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """One gradient or None for each argument of a node: the call, its graph, its knobs, and the tensors."""
         return (None, None, None, *[None if i is None else gradients[i] for i in self.order])
 
@@ -144,6 +158,8 @@ class LossNode(Function):
 class ResultNode(Function):
     """Results of any shape: their gradients are one more graph, of the inputs, the results and what was kept.
 
+    A tensor of which no result has been differentiated gets no gradient, as from the function itself.
+
     A result may be overwritten, as one of the function itself may: it is kept beside autograd, with its version.
     """
 
@@ -151,6 +167,7 @@ class ResultNode(Function):
     def forward(ctx: Any, call: Call, graph: Graph, knobs: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         found, count = graph(*call.contiguous(tensors), *knobs), len(call.dtypes)
         results = tuple(map(_no_view, found[:count]))
+        ctx.set_materialize_grads(False)
         ctx.call, ctx.graph, ctx.knobs = call, graph, knobs
         ctx.results = [(x.detach(), private.version(x)) for x in results]
         ctx.save_for_backward(*tensors, *found[count:])
@@ -161,13 +178,17 @@ class ResultNode(Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         call, saved = ctx.call, ctx.saved_tensors
         tensors, kept = saved[: len(call.tensors)], saved[len(call.tensors) :]
-        given = [x for x, flag in zip(upstream, call.differentiable, strict=True) if flag]
+        results = [x for x, _ in ctx.results]
+        ends = [(x, end) for x, end, flag in zip(upstream, results, call.differentiable, strict=True) if flag]
+        given = [x for x, _ in ends]
         overwritten = any(private.version(x) != version for x, version in ctx.results)
-        if not (torch.is_grad_enabled() or overwritten or any(map(_is_batched, given))):
-            inputs = [x.contiguous() for x in (*given, *(x for x, _ in ctx.results), *kept)]
+        if not (torch.is_grad_enabled() or overwritten or any(x is not None and _is_batched(x) for x in given)):
+            whole = [torch.zeros_like(end) if x is None else x for x, end in ends]
+            inputs = [x.contiguous() for x in (*whole, *results, *kept)]
             gradients = ctx.graph.gradients(*call.contiguous(tensors), *ctx.knobs, *inputs)
             if gradients is not None:
-                return call.for_autograd(gradients)
+                wrt = call.wrt_from(given)
+                return call.for_autograd([x if k in wrt else None for k, x in zip(call.wrt, gradients, strict=True)])
         return call.for_autograd(call.by_autograd(tensors, given))
 
 

@@ -108,7 +108,8 @@ def _key(values: Sequence[Any], names: Iterable[str]) -> tuple[Any, ...]:
         kind = type(value)
         if kind is Tensor or isinstance(value, Tensor):
             whole = value.layout is torch.strided and value.is_contiguous()
-            key += (kind, value.shape, value.dtype, value.device, value.requires_grad, whole, value.is_inference())
+            grad = value.requires_grad and ("leaf" if value.is_leaf else True)
+            key += (kind, value.shape, value.dtype, value.device, grad, whole, value.is_inference())
         else:
             key += (kind, value)
     return tuple(key)
@@ -160,7 +161,11 @@ def _entry(
         eager.below, eager.by_episodes = limit, True
         if eager.takes(tuple(tensors), {}):
             return None
-    calls = [whole] if len(whole.groups) == 1 else [Call(function, parameters, values, group) for group in whole.groups]
+        if whole.numbers and not whole.wrt and tensors[0].is_cpu:
+            return None  # in blocks that stay in the cache
+    # a node that no gradient reaches hands none on: a leaf takes that for none, but other nodes may take it for zeros
+    one_node = all(tensors[k].is_leaf for k in whole.apart)
+    calls = [whole] if one_node else [Call(function, parameters, values, group) for group in whole.groups]
     try:
         if reason := switched_off():
             raise Unsupported(reason)

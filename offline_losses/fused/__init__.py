@@ -72,4 +72,7 @@ def warmup(function: Callable[Arguments, Any], *args: Arguments.args, **kwargs: 
 
 
 def _fresh(value: Any) -> Any:
-    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    leaf = value.detach().requires_grad_(value.requires_grad)
+    return leaf if value.is_leaf else leaf.clone()

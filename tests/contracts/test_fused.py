@@ -686,6 +686,24 @@ def test_a_light_backward_pass_goes_there_too(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("_compiles")
+@pytest.mark.parametrize("records", [False, True])
+def test_one_node_serves_results_of_differing_arguments(records: bool) -> None:
+    """The effective sample size has no gradient for the rewards, and from it they get none, as parameters do not."""
+    found, generator = [], torch.Generator().manual_seed(0)
+    for function in (fused.ips_value, offline_losses.ips_value):
+        reward, probability = (torch.rand(20_000, generator=generator.manual_seed(i)).requires_grad_() for i in (0, 1))
+        value, error, size = function(reward, probability, torch.full((20_000,), 0.5))
+        size.backward(retain_graph=True, create_graph=records)
+        assert reward.grad is None
+        (value + error).backward(create_graph=records)
+        found.append((value.grad_fn, size.grad_fn, reward.grad, probability.grad))
+    (*nodes, reward, probability), (*_, reward_eagerly, probability_eagerly) = found
+    assert nodes[0] is nodes[1]
+    torch.testing.assert_close(reward, reward_eagerly)
+    torch.testing.assert_close(probability, probability_eagerly)
+
+
+@pytest.mark.usefixtures("_compiles")
 @pytest.mark.parametrize("size", [300, 40_000])
 @pytest.mark.parametrize("argument", ["target", "weight", "log_prob"])
 def test_a_detached_argument_that_a_fused_function_made(argument: str, size: int) -> None:
