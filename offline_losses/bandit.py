@@ -27,7 +27,9 @@ def ips_value(
 
     $$\hat v = \frac1n \sum_i w_i r_i, \qquad w_i = \min\left( w_{\max}, \frac{\pi(a_i \mid x_i)}{p_i} \right)$$
 
-    It changes with a constant added to all rewards. A bound on the weights gives up the freedom from bias.
+    It changes with a constant added to all rewards. A bound on the weights gives up the freedom from bias. In a slate,
+    a list of items each shown with a propensity of its own, every position is a sample if its reward depends on its
+    item alone; if also on those above it, the slate is an episode of `per_decision_value`.
 
     Args:
         reward: `[*batch]`.

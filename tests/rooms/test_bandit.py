@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 from offline_losses import (
     ValueEstimate,
     bandit_doubly_robust_value,
+    doubly_robust_value,
     importance_sampling_value,
     ips_value,
+    per_decision_value,
     self_normalized_ips_value,
     weighted_importance_sampling_value,
+    weighted_per_decision_value,
 )
 
 
@@ -179,3 +183,77 @@ def test_there_is_a_decision(shape: tuple[int, ...]) -> None:
             ValueError, match=f"{function.__name__}: reward: expected a last axis of at least one sample"
         ):
             function(*[torch.ones(shape)] * count)
+
+
+class Slates(NamedTuple):
+    """Items from the top position down, each chosen after those above it; [slates, positions]."""
+
+    reward: Tensor
+    q_data: Tensor
+    value: Tensor
+    policy_probability: Tensor  # of the item, given those above it
+    propensity: Tensor
+
+
+def by_slate(slates: Slates) -> dict[str, ValueEstimate]:
+    """Each slate as an episode whose steps are its positions."""
+    reward, q_data, value, policy, propensity = slates
+    log_ratio, end = policy.log() - propensity.log(), torch.arange(reward.shape[1]) == reward.shape[1] - 1
+    done = end.expand(reward.shape)
+    next_value = torch.cat([value[:, 1:], torch.zeros_like(value[:, :1])], 1)
+    model = reward, q_data, value, next_value, log_ratio, done, done
+    return {
+        "whole": importance_sampling_value(reward, log_ratio, done, discount=1.0),
+        "from the top": per_decision_value(reward, log_ratio, done, discount=1.0),
+        "from the top, weighted": weighted_per_decision_value(reward, log_ratio, done, discount=1.0),
+        "from the top, with a model": doubly_robust_value(*model, discount=1.0),
+    }
+
+
+def test_slates_are_evaluated_as_the_papers_do() -> None:
+    """Position by position: by the weights of all items, of those down to it, and with a model of what follows."""
+    generator = torch.Generator().manual_seed(0)
+    draws = (torch.rand(30, 3, generator=generator, dtype=torch.float64) for _ in range(5))
+    slates = Slates(*(0.1 + 0.9 * x for x in draws))
+    reward, q_data, value, policy, propensity = (x.tolist() for x in slates)
+    sums = dict.fromkeys(("whole", "from the top", "from the top, weighted", "from the top, with a model"), 0.0)
+    ratio = [[math.prod(p[: j + 1]) / math.prod(b[: j + 1]) for j in range(3)] for p, b in zip(policy, propensity)]  # noqa: B905
+    for i in range(30):
+        for j in range(3):
+            weight, above = ratio[i][j], ratio[i][j - 1] if j else 1.0
+            share = weight / math.fsum(w[j] for w in ratio)
+            sums["whole"] += ratio[i][2] * reward[i][j] / 30
+            sums["from the top"] += weight * reward[i][j] / 30
+            sums["from the top, weighted"] += share * reward[i][j]
+            sums["from the top, with a model"] += (weight * (reward[i][j] - q_data[i][j]) + above * value[i][j]) / 30
+    for name, found in by_slate(slates).items():
+        close(found.value, sums[name], 1e-12)
+
+
+def test_slates_from_the_top_are_unbiased_where_a_click_depends_on_what_stands_above() -> None:
+    """Two items in two places: the mean over all slates is the truth, which that of single positions is not."""
+    behavior, policy = ([0.3, [0.6, 0.2]], [0.8, [0.5, 0.9]])  # of item 0 first, and then after each
+    truth, mean, apart = 0.0, dict.fromkeys(by_slate(Slates(*torch.ones(5, 1, 2).double())), 0.0), 0.0
+
+    def chances(table: list[Any], first: int, second: int) -> list[float]:
+        one, two = table[0], table[1][first]
+        return [one if first == 0 else 1 - one, two if second == 0 else 1 - two]
+
+    def marginal(table: list[Any], item: int) -> float:
+        return sum(math.prod(chances(table, above, item)) for above in (0, 1))
+
+    for first, second in product((0, 1), (0, 1)):
+        b, p = chances(behavior, first, second), chances(policy, first, second)
+        clicks = [0.2 + 0.5 * first, 0.9 if first == second else 0.1]
+        truth += math.prod(p) * sum(clicks)
+        q = [0.4 + first, 0.3 * second]  # any model of what is clicked from a position on
+        value = [sum(chances(policy, x, 0)[0] * (0.4 + x) for x in (0, 1)), 0.3 * (1 - policy[1][first])]
+        slate = Slates(*(torch.tensor([x], dtype=torch.float64) for x in (clicks, q, value, p, b)))
+        for name, found in by_slate(slate).items():
+            mean[name] += math.prod(b) * found.value.item()
+        single = [p[0] / b[0] * clicks[0], marginal(policy, second) / marginal(behavior, second) * clicks[1]]
+        apart += math.prod(b) * sum(single)
+    assert abs(mean["whole"] - truth) < 1e-12
+    assert abs(mean["from the top"] - truth) < 1e-12
+    assert abs(mean["from the top, with a model"] - truth) < 1e-12
+    assert abs(apart - truth) > 0.05
