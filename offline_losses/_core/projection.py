@@ -12,6 +12,7 @@ To a compiler it is one operator, `offline_losses::projection`, which `_compile`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -137,7 +138,7 @@ def by_tiles(
         chosen[rows] = torch.where(inside, picked, chosen[rows])
         top = torch.maximum(largest[rows], z.amax(0))
         shift = _finite(top)
-        summed[rows] = summed[rows] * (largest[rows] - shift).exp() + z.sub_(shift).exp_().sum(0)
+        summed[rows] = summed[rows] * (largest[rows] - shift).exp() + _exp(z.sub_(shift)).sum(0)
         largest[rows] = top
     if group is not None:
         largest, summed, chosen = _joined(largest, summed, chosen, group)
@@ -168,7 +169,7 @@ def gradient_by_tiles(
     by_shifted = hidden.new_zeros(len(head)) if wanted[2] or wanted[3] else None
     wide = hidden.new_empty(min(chunk, len(head)), hidden.shape[1]) if head.dtype != hidden.dtype else None
     for classes, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk):
-        z.sub_(shift[rows]).exp_().mul_(factor[rows])
+        _exp(z.sub_(shift[rows])).mul_(factor[rows])
         z.scatter_add_(0, index, torch.where(inside, by_log_prob[rows], 0.0).unsqueeze(0))
         if wanted[0]:
             by_hidden[rows].addmm_(z.t(), w)
@@ -208,6 +209,11 @@ def _tiles(
             if bias is not None and scale is not None:
                 z.add_((bias[classes] * scale).unsqueeze(1))
             yield classes, w, rows, index.clamp(0, len(w) - 1).unsqueeze(0), inside, z
+
+
+def _exp(x: Tensor) -> Tensor:
+    """In place, by way of powers of two, which a processor takes a third of the time for."""
+    return x.mul_(math.log2(math.e)).exp2_()
 
 
 def _finite(x: Tensor) -> Tensor:
