@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from offline_losses._core.projection import by_tiles, gradient_by_tiles, refuse_second_derivative
+from offline_losses._core.projection import by_tiles, gradient_by_tiles, refuse_derivative
 
 
 def _projection(
@@ -56,7 +56,7 @@ def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _refuse(ctx: Any, *upstream: Any) -> None:
-    refuse_second_derivative()
+    refuse_derivative()
 
 
 _library = library.Library("offline_losses", "FRAGMENT")  # type: ignore[no-untyped-call]

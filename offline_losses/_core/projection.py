@@ -5,8 +5,6 @@ computes the tiles again. A tile takes some classes and some rows. Classes come 
 gradient is finished before the next one is begun and is written once; only the gradient of the hidden states is added
 to by every tile. Rows are the last axis of a tile, where products of matrices are fastest.
 
-With a group of processes each has some classes of the head, one rank after the other, and all rows.
-
 To a compiler it is one operator, `offline_losses::projection`, which `_compile` registers.
 """
 
@@ -14,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from offline_losses._core.errors import refuse
+from offline_losses._core.ranks import Part, added, check_range, joined, part_of
 from offline_losses._core.tracing import takes_operators
 
 CLASSES = 2048
@@ -41,17 +39,27 @@ def project(
     group: Any,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of the action and logarithm of the normalizer, of every row."""
+    part = None
     if group is not None:
-        action = _on_this_rank(function, action, head, group)
+        part = part_of(head, group)
+        action = action - part.first
     elif takes_operators():
         log_prob, log_normalizer, _, _ = torch.ops.offline_losses.projection.default(
             function, hidden, head, bias, scale, action, chunk
         )
         return log_prob, log_normalizer
     log_prob, log_normalizer, _, _ = Projection.apply(  # type: ignore[no-untyped-call]
-        hidden, head, bias, scale, action, function, chunk, group
+        hidden, head, bias, scale, action, function, chunk, part
     )
     return log_prob, log_normalizer
+
+
+class Kept(NamedTuple):
+    """Of some rows, no more than a tile has, what their gradient is made of."""
+
+    tiles: Tensor  # [V · N], of each the exponentials beside the largest logit so far
+    tops: list[Tensor]  # the largest logit so far, [N]
+    weighted: Tensor  # [N, D], sum over the head's rows times their exponentials
 
 
 class Projection(Function):
@@ -66,13 +74,13 @@ class Projection(Function):
         action: Tensor,
         function: str,
         chunk: int,
-        group: Any,
+        part: Part | None,
     ) -> tuple[Tensor, ...]:
-        return by_tiles(function, hidden, head, bias, scale, action, chunk, group)
+        return by_tiles(function, hidden, head, bias, scale, action, chunk, part)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, _, ctx.chunk, ctx.group = inputs
+        *tensors, _, ctx.chunk, ctx.part = inputs
         ctx.mark_non_differentiable(*output[2:])
         ctx.save_for_backward(*tensors, *output[2:])
 
@@ -80,9 +88,13 @@ class Projection(Function):
     def backward(ctx: Any, by_log_prob: Tensor, by_normalizer: Tensor, *_: Any) -> Any:
         wanted = tuple(ctx.needs_input_grad[:4])
         found = iter(
-            Gradient.apply(*ctx.saved_tensors, by_log_prob, by_normalizer, wanted, ctx.chunk, ctx.group)  # type: ignore[no-untyped-call]
+            Gradient.apply(*ctx.saved_tensors, by_log_prob, by_normalizer, wanted, ctx.chunk, ctx.part)  # type: ignore[no-untyped-call]
         )
         return (*[next(found) if want else None for want in wanted], None, None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        refuse_derivative("one taken forwards")
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
@@ -103,7 +115,7 @@ class Gradient(Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> NoReturn:
-        refuse_second_derivative()
+        refuse_derivative()
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
@@ -111,10 +123,10 @@ class Gradient(Function):
         return _mapped(Gradient, info.batch_size, in_dims, arguments, (0, 4, 5, 6, 7, 8) if rows_alone else None)
 
 
-def refuse_second_derivative() -> NoReturn:
+def refuse_derivative(kind: str = "a second derivative") -> NoReturn:
     raise RuntimeError(
-        "linear_log_prob: gradient: expected to be differentiated once, got a second derivative. "
-        "Differentiate the formula itself twice, torch.log_softmax((hidden @ head.T + bias) / temperature, -1)."
+        f"linear_log_prob: gradient: expected one derivative, taken backwards, got {kind}. "
+        "Differentiate the formula itself, torch.log_softmax((hidden @ head.T + bias) / temperature, -1)."
     )
 
 
@@ -126,22 +138,26 @@ def by_tiles(
     scale: Tensor | None,
     action: Tensor,
     chunk: int,
-    group: Any = None,
+    part: Part | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-probability, logarithm of the normalizer, largest logit, and the sum of exponentials beside the largest."""
-    if group is None:
-        _check_range(function, action, len(head))
+    check_range(function, action, len(head), part)
     largest, chosen = hidden.new_full((2, len(hidden)), -torch.inf)
     summed = torch.zeros_like(largest)
-    for _, _, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk):
+    for _, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk, kept):
         picked = z.gather(0, index).squeeze(0)
         chosen[rows] = torch.where(inside, picked, chosen[rows])
         top = torch.maximum(largest[rows], z.amax(0))
         shift = _finite(top)
-        summed[rows] = summed[rows] * (largest[rows] - shift).exp() + _exp(z.sub_(shift)).sum(0)
+        decay = (largest[rows] - shift).exp()
+        summed[rows] = summed[rows] * decay + _exp(z.sub_(shift)).sum(0)
         largest[rows] = top
-    if group is not None:
-        largest, summed, chosen = _joined(largest, summed, chosen, group)
+        if kept is not None:
+            kept.tops.append(top)
+            kept.weighted.mul_(decay.unsqueeze(1)).addmm_(z.t(), w)
+    if part is not None:
+        largest, summed, chosen = joined(largest, summed, chosen, part.group)
     log_sum = summed.log()
     log_prob = torch.where(chosen == -torch.inf, -torch.inf, chosen - _finite(largest) - log_sum)
     return log_prob, largest + torch.where(summed == 0, 0.0, log_sum), largest, summed
@@ -159,45 +175,63 @@ def gradient_by_tiles(
     by_normalizer: Tensor,
     wanted: Sequence[bool],
     chunk: int,
-    group: Any = None,
+    part: Part | None = None,
+    kept: Kept | None = None,
+    by_head: Tensor | None = None,  # [V, D], of other rows, which is added to
 ) -> tuple[Tensor, ...]:
     """The gradient by a logit is a share of the normalizer's, and for the action the log-probability's own."""
     factor = torch.where(summed == 0, 0.0, (by_normalizer - by_log_prob) / summed)
     shift = _finite(largest)
-    by_hidden = torch.zeros_like(hidden, memory_format=torch.contiguous_format)
-    by_head = torch.empty(head.shape, dtype=head.dtype, device=head.device) if wanted[1] else None
+    if kept is None:
+        by_hidden = torch.zeros_like(hidden, memory_format=torch.contiguous_format)
+    else:
+        by_hidden = kept.weighted.mul_(factor.unsqueeze(1)).addcmul_(head[action], by_log_prob.unsqueeze(1))
+    adds = by_head is not None
+    if wanted[1] and by_head is None:
+        by_head = torch.empty(head.shape, dtype=head.dtype, device=head.device)
     by_shifted = hidden.new_zeros(len(head)) if wanted[2] or wanted[3] else None
     wide = hidden.new_empty(min(chunk, len(head)), hidden.shape[1]) if head.dtype != hidden.dtype else None
-    for classes, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk):
-        _exp(z.sub_(shift[rows])).mul_(factor[rows])
+    tops = iter(() if kept is None else kept.tops)
+    for classes, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk, kept, kept is not None):
+        if kept is None:
+            _exp(z.sub_(shift[rows])).mul_(factor[rows])
+        else:
+            z.mul_((next(tops) - shift).exp().mul_(factor))
         z.scatter_add_(0, index, torch.where(inside, by_log_prob[rows], 0.0).unsqueeze(0))
-        if wanted[0]:
+        if wanted[0] and kept is None:
             by_hidden[rows].addmm_(z.t(), w)
         if by_head is not None:
-            part = by_head[classes] if wide is None else wide[: len(w)]
-            part.addmm_(z, hidden[rows], beta=min(rows.start, 1))
+            slopes = by_head[classes] if wide is None else wide[: len(w)]
+            slopes.addmm_(z, hidden[rows], beta=int(adds or rows.start > 0))
             if wide is not None and rows.stop >= len(hidden):
-                by_head[classes] = part
+                by_head[classes] = slopes
         if by_shifted is not None:
             by_shifted[classes] += z.sum(1)
     by_bias = by_scale = None
     if bias is not None and scale is not None and by_shifted is not None:
         by_bias, by_scale = by_shifted * scale, (by_shifted * _finite(bias)).sum()
-    if group is not None:
-        by_hidden, by_scale = _added(by_hidden, by_scale, group)
+    if part is not None:
+        by_hidden, by_scale = added(by_hidden, by_scale, part.group)
     found = zip((by_hidden, by_head, by_bias, by_scale), wanted, strict=True)
     return tuple(x for x, want in found if want and x is not None)
 
 
 def _tiles(
-    hidden: Tensor, head: Tensor, bias: Tensor | None, scale: Tensor | None, action: Tensor, chunk: int
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    action: Tensor,
+    chunk: int,
+    kept: Kept | None = None,
+    filled: bool = False,
 ) -> Iterator[tuple[slice, Tensor, slice, Tensor, Tensor, Tensor]]:
     """Each tile: its classes, their part of the head, its rows, where in it their actions are, and whether, its logits.
 
-    All tiles are made in the same memory.
+    All tiles are made in the same memory, unless they are kept, of as many rows as one tile has.
     """
     across = hidden.t().contiguous()
-    memory = hidden.new_empty(min(chunk, len(head)) * min(ROWS, len(hidden)))
+    memory = hidden.new_empty(min(chunk, len(head)) * min(ROWS, len(hidden))) if kept is None else kept.tiles
     for first in range(0, len(head), chunk):
         classes = slice(first, first + chunk)
         w = head[classes].to(hidden.dtype)
@@ -205,8 +239,11 @@ def _tiles(
             rows = slice(start, start + ROWS)
             index = action[rows] - first
             inside = (index >= 0) & (index < len(w))
-            z = torch.mm(w, across[:, rows], out=memory[: len(w) * len(index)].view(len(w), len(index)))
-            if bias is not None and scale is not None:
+            begin = 0 if kept is None else first * len(hidden)
+            z = memory[begin : begin + len(w) * len(index)].view(len(w), len(index))
+            if not filled:
+                torch.mm(w, across[:, rows], out=z)
+            if bias is not None and scale is not None and not filled:
                 z.add_((bias[classes] * scale).unsqueeze(1))
             yield classes, w, rows, index.clamp(0, len(w) - 1).unsqueeze(0), inside, z
 
@@ -219,48 +256,6 @@ def _exp(x: Tensor) -> Tensor:
 def _finite(x: Tensor) -> Tensor:
     """Zero for −∞: nothing is subtracted from logits, and nothing multiplied, where there is no class."""
     return torch.where(x == -torch.inf, 0.0, x)
-
-
-def _check_range(function: str, action: Tensor, classes: int) -> None:
-    """Refuse an action that is no row of the head, where values can be seen at no cost."""
-    if action.is_cpu and action.numel():
-        low, high = map(int, action.aminmax())
-        if low < 0 or high >= classes:
-            mend = "Number the classes from 0, and give masked rows any of them."
-            got = f"{low if low < 0 else high}"
-            refuse(ValueError, function, "action", f"classes in [0, {classes})", got, mend)
-
-
-def _on_this_rank(function: str, action: Tensor, head: Tensor, group: Any) -> Tensor:
-    """The action, counted from the first class of this rank."""
-    sizes = _gathered(action.new_full((), len(head)), group)
-    if action.is_cpu:
-        _check_range(function, action, int(sizes.sum()))
-    return action - sizes[: torch.distributed.get_rank(group)].sum()
-
-
-def _joined(largest: Tensor, summed: Tensor, chosen: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all ranks, of which at most one has found the action."""
-    tops, sums, found = _gathered(torch.stack([largest, summed, chosen]), group).unbind(1)
-    top = tops.amax(0)
-    return top, (sums * (tops - _finite(top)).exp()).sum(0), found.amax(0)
-
-
-def _gathered(mine: Tensor, group: Any) -> Tensor:
-    """Of all ranks, stacked."""
-    all_ranks = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
-    torch.distributed.all_gather(all_ranks, mine, group=group)
-    return torch.stack(all_ranks)
-
-
-def _added(by_hidden: Tensor, by_scale: Tensor | None, group: Any) -> tuple[Tensor, Tensor | None]:
-    """What each rank's classes add to the gradients of what all ranks share."""
-    if by_scale is None:
-        torch.distributed.all_reduce(by_hidden, group=group)
-        return by_hidden, None
-    both = torch.cat([by_hidden.flatten(), by_scale.view(1)])
-    torch.distributed.all_reduce(both, group=group)
-    return both[:-1].view_as(by_hidden), both[-1]
 
 
 def _mapped(

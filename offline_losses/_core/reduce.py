@@ -140,6 +140,18 @@ def reduce(
     return total(loss) / mask.expand_as(loss).sum().clamp(min=1)
 
 
+def shared(
+    ones: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: Reduction, denominator: Knob | None
+) -> Tensor:
+    """What the reduction to one number multiplies each element with, which is its share of the result."""
+    share = reduce(ones, mask, weight, "none")
+    if reduction == "sum":
+        return share
+    if denominator is not None:
+        return share / _divisor(denominator, ones.dtype)
+    return share / (max(1, ones.numel()) if mask is None else mask.expand_as(ones).sum().clamp(min=1))
+
+
 def _divisor(denominator: Knob, dtype: torch.dtype) -> Knob:
     """A constant; one where nothing exists anywhere, over which the sum is zero."""
     if not isinstance(denominator, Tensor):

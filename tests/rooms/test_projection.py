@@ -28,7 +28,7 @@ from offline_losses import (
     nll_loss,
     soft_value,
 )
-from offline_losses._core import projection
+from offline_losses._core import projected_sum, projection
 
 Sample = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -190,20 +190,60 @@ def test_more_rows_than_a_tile_has(monkeypatch: pytest.MonkeyPatch) -> None:
                 torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_gradient_that_is_made_with_the_loss(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some rows at a time, in tiles whose largest logit grows: that of the formula, also at a second time."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, head, bias, temperature, weight = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        for shape in ((11, 3), (7, 3), (7,), (), (11,))
+    )
+    temperature, steep = temperature.detach().abs().requires_grad_(), 20 * torch.arange(7.0)
+    action, mask = torch.randint(7, (11,), generator=generator), torch.arange(11) % 4 > 0
+    given = [hidden, head, bias, temperature]
+
+    def formula(function: Callable[..., Tensor], hidden: Tensor, head: Tensor, bias: Tensor, cold: Tensor) -> Tensor:
+        z = (hidden.double() @ head.double().mT + bias.double() + steep) / cold.double()
+        loss = -z.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        loss = loss * cold.double() if function is linear_cql_penalty else loss
+        return (loss * weight.detach().double())[mask].sum() / 5
+
+    for function in (linear_cql_penalty, linear_nll_loss):
+        for rows in (3, 16):
+            monkeypatch.setattr(projected_sum, "_kept_rows", lambda head, rows=rows: rows)
+            options: dict[str, Any] = {"chunk": 2, "mask": mask, "weight": weight, "denominator": 5}
+            loss = function(hidden, head, action, bias=bias + steep, temperature=temperature, **options)
+            expected = formula(function, *given)
+            torch.testing.assert_close(loss.double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-9, atol=0)
+            wanted = torch.autograd.grad(expected, given)
+            for size in (1.0, 3.0):
+                found = torch.autograd.grad(size * loss, given, retain_graph=True)
+                torch.testing.assert_close(found, [size * x for x in wanted], check_dtype=False)
+            alone = function(hidden, head.detach(), action, bias=bias.detach() + steep, temperature=0.5, **options)
+            again = torch.autograd.grad(alone, hidden, retain_graph=True)
+            assert torch.equal(again[0], torch.autograd.grad(alone, hidden)[0])
+
+
 def test_a_second_derivative_points_at_the_formula() -> None:
-    """By autograd, by transforms, and in compiled code: one sentence, never a wrong number."""
+    """By autograd, by transforms, forwards, and by the temperature: one sentence, never a wrong number."""
     hidden, head, action = torch.randn(2, 3, requires_grad=True), torch.randn(5, 3), torch.tensor([1, 2])
 
     def loss(hidden: Tensor) -> Tensor:
         return linear_nll_loss(hidden, head, action)
 
     (slope,) = torch.autograd.grad(loss(hidden), hidden, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"got a second derivative\. Differentiate the formula itself twice"):
+    with pytest.raises(RuntimeError, match=r"got a second derivative\. Differentiate the formula itself, torch\."):
         slope.sum().backward()
     with pytest.raises(RuntimeError, match="got a second derivative"):
-        torch.func.jacrev(torch.func.grad(loss))(hidden.detach())
-    with pytest.raises(RuntimeError, match="jvp"):  # PyTorch's own, of a function without a forward derivative
-        torch.func.jvp(loss, (hidden.detach(),), (torch.ones(2, 3),))
+        torch.func.grad(lambda hidden: torch.func.grad(loss)(hidden).sum())(hidden.detach())
+    for function in (loss, lambda hidden: linear_log_prob(hidden, head, action).log_prob.sum()):
+        with pytest.raises(RuntimeError, match="got one taken forwards"):
+            torch.func.hessian(function)(hidden.detach())
+    temperature = torch.tensor(0.5, requires_grad=True)
+    penalty = linear_cql_penalty(hidden, head, action, temperature=temperature)
+    (slope,) = torch.autograd.grad(penalty, temperature, create_graph=True)
+    with pytest.raises(RuntimeError, match="got a second derivative"):
+        slope.backward()
 
 
 def test_transforms_map_heads_and_samples() -> None:
