@@ -1,4 +1,4 @@
-"""Time and memory of a head over a vocabulary: `python -m benchmarks.projection`, 20 minutes on one core.
+"""Time and memory of a head over a vocabulary: `python -m benchmarks.projection`, an hour on one core.
 
 Each variant runs forward and backward in a process of its own. Of the calls after the first the fastest is kept, in
 seconds of processor time (on a card, of the clock). Its excess memory is the peak of the process during one of them,
@@ -56,6 +56,7 @@ def chunked(rows: int | None) -> Loss:
 
 
 VARIANTS: dict[str, Callable[[], Loss]] = {
+    "linear_log_prob": lambda: lambda *x: -offline_losses.linear_log_prob(*x).log_prob.mean(),
     "linear_nll_loss": lambda: offline_losses.linear_nll_loss,
     "linear_cql_penalty": lambda: lambda *x: offline_losses.linear_cql_penalty(*x, temperature=0.5),
     "formula": lambda: formula,

@@ -66,6 +66,7 @@ def linear_log_prob(
         chunk: classes whose logits are computed at once, for up to 512 rows.
         group: processes that hold parts of the head, and of the bias, in the order of their ranks, each of any number
             of classes; `hidden`, `action` and the results are the same on all. Two collectives forward, one backward.
+            A head that is a DTensor of the classes, `Shard(0)`, says it by itself.
 
     Returns:
         `LinearLogProb(log_prob, log_normalizer)`, each `[*batch]`; float32, or float64 for float64 input. Without any
@@ -90,7 +91,7 @@ def linear_log_prob(
         [Lineage](../lineage/projection.md#linear_log_prob).
     """
     name = "linear_log_prob"
-    _check_head(name, hidden, head, action, bias, temperature, chunk)
+    _check_head(name, hidden, head, action, bias, temperature, chunk, group)
     return LinearLogProb(*projected(name, hidden, head, action, bias, temperature, chunk, group))
 
 
@@ -151,7 +152,7 @@ def linear_cql_penalty(
         arXiv:2206.11871 (over tokens).
     """
     name = "linear_cql_penalty"
-    _check_head(name, hidden, head, action, bias, temperature, chunk)
+    _check_head(name, hidden, head, action, bias, temperature, chunk, group)
     check_tail(name, action.shape, action.shape, mask, weight, reduction, denominator)
     given = (name, hidden, head, action, bias, temperature, chunk, group, mask)
     return reduced(*given, -temperature, weight, reduction, denominator)
@@ -213,18 +214,25 @@ def linear_nll_loss(
         with Implicit Language Q Learning, arXiv:2206.11871.
     """
     name = "linear_nll_loss"
-    _check_head(name, hidden, head, action, bias, temperature, chunk)
+    _check_head(name, hidden, head, action, bias, temperature, chunk, group)
     check_tail(name, action.shape, action.shape, mask, weight, reduction, denominator)
     given = (name, hidden, head, action, bias, temperature, chunk, group, mask)
     return reduced(*given, -1.0, weight, reduction, denominator)
 
 
 def _check_head(
-    function: str, hidden: Tensor, head: Tensor, action: Tensor, bias: Tensor | None, temperature: Knob, chunk: int
+    function: str,
+    hidden: Tensor,
+    head: Tensor,
+    action: Tensor,
+    bias: Tensor | None,
+    temperature: Knob,
+    chunk: int,
+    group: ProcessGroup | None,
 ) -> None:
     check_float(function, hidden=hidden, head=head, **present(bias=bias))
     check_axis(function, "hidden", hidden, "dimension")
-    if head.ndim != 2 or not len(head) or head.shape[1] != hidden.shape[-1]:
+    if head.ndim != 2 or (group is None and not len(head)) or head.shape[1] != hidden.shape[-1]:
         expected = f"shape [V, {hidden.shape[-1]}] of at least one class"
         refuse(ValueError, function, "head", expected, describe(head), "Pass the weight of the last linear layer.")
     check_shape(function, "one number for each row of head", head.shape[:1], **present(bias=bias))

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "_core/root": ("guidance", "diagnostics"),
     "_core/scan": ("recurrence", "returns"),
     "_core/sharded": ("shards",),
+    "_core/spread": ("projection",),
     "_core/stops": ("relabel",),
     "_core/support": ("distributional",),
 }

@@ -11,6 +11,8 @@ from offline_losses._core.checks import Knob, Reduction, present
 from offline_losses._core.projected_sum import weighted_sum
 from offline_losses._core.projection import project
 from offline_losses._core.reduce import over_rows, reduce, scalar, select, select_rows, shared, summed
+from offline_losses._core.sharded import is_sharded
+from offline_losses._core.spread import Here, as_rows_of, here
 
 
 def projected(
@@ -22,11 +24,13 @@ def projected(
     temperature: Knob,
     chunk: int,
     group: Any,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and log-normalizer."""
-    given = _rows(hidden, head, action, bias, temperature, None)
-    log_prob, log_normalizer = project(function, *given, chunk, group)
-    return log_prob.view(action.shape), log_normalizer.view(action.shape)
+    x = here(function, hidden, head, action, bias, temperature, mask, group)
+    found = project(function, *_rows(x), chunk, x.group)
+    log_prob, log_normalizer = (as_rows_of(y.view(x.action.shape), hidden) for y in found)
+    return log_prob, log_normalizer
 
 
 def reduced(
@@ -45,23 +49,17 @@ def reduced(
     denominator: Knob | None,
 ) -> Tensor:
     """Factor times log-probability, reduced; in a sum each row's weight is known before its gradient is made."""
-    given = _rows(hidden, head, action, bias, temperature, mask)
-    if reduction == "none":
-        log_prob, _ = project(function, *given, chunk, group)
-        return reduce(factor * select(mask, log_prob.view(action.shape)), mask, weight, reduction, denominator)
+    if reduction == "none" or is_sharded(hidden) or is_sharded(head):
+        log_prob, _ = projected(function, hidden, head, action, bias, temperature, chunk, group, mask)
+        return reduce(factor * select(mask, log_prob), mask, weight, reduction, denominator)
+    given = _rows(Here(hidden, head, action, bias, temperature, mask, group))
     shares = factor * shared(given[0].new_ones(action.shape), mask, weight, reduction, denominator)
     return weighted_sum(function, *given, shares.reshape(-1), chunk, group)
 
 
-def _rows(
-    hidden: Tensor,
-    head: Tensor,
-    action: Tensor,
-    bias: Tensor | None,
-    temperature: Knob,
-    mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
+def _rows(x: Here) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
     """Hidden states over the temperature `[N, D]`, head, bias, what the bias is multiplied with, and actions `[N]`."""
+    hidden, head, action, bias, temperature, mask, _ = x
     dtype = summed(hidden, head, *present(bias=bias).values())
     rows = (select_rows(mask, hidden.to(dtype)) / over_rows(temperature)).reshape(-1, hidden.shape[-1])
     if mask is not None:

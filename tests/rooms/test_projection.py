@@ -340,7 +340,7 @@ for name in ("all_gather_into_tensor", "all_reduce", "all_gather", "broadcast", 
 hidden, head, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((6, 3), (11, 3), (11,)))
 bias[2] = -torch.inf
 action, mask = torch.tensor([0, 1, 4, 7, 9, -100]), torch.tensor([True] * 5 + [False])
-sizes = [[11], [4, 7], [2, 8, 1]][ranks - 1]
+sizes = [[11], [4, 7], [2, 9, 0]][ranks - 1]
 mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
@@ -363,6 +363,42 @@ assert [len(each) for each in seen] == [2, 1], seen
 whole[5], whole[6] = whole[5][mine], whole[6][mine]
 for one, other in zip(found, whole):
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+x = [each.clone().requires_grad_() for each in (hidden, head[mine])]
+rows, heads = torch.stack([hidden, 1 - hidden]), torch.stack([head, 2 * head])
+for way in ((0, None), (None, 0)):  # more rows, and several heads
+    given = [r if d == 0 else r[0] for r, d in zip((rows, heads), way)]
+    loss = lambda h, w, group=None: linear_nll_loss(h, w, action, mask=mask, group=group)
+    slopes = torch.func.vmap(torch.func.grad_and_value(loss), way)(*given)
+    given[1] = given[1][..., mine, :]
+    found = torch.func.vmap(torch.func.grad_and_value(lambda h, w: loss(h, w, distributed.group.WORLD)), way)(*given)
+    torch.testing.assert_close(found, slopes)
+if torch.__version__ >= "2.13":
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (ranks,))
+    full = lambda x: x.full_tensor() if hasattr(x, "placements") else x
+    for placed in (None, Replicate(), Shard(0)):  # the rows that meet a head of divided classes
+        spread = [x if placed is None else distribute_tensor(x, mesh, [placed], src_data_rank=None)
+                  for x in (hidden, action, mask)]
+        divided = distribute_tensor(head, mesh, [Shard(0)], src_data_rank=None)
+        found, alone = [], []
+        for results, h, w, a, m in ((found, spread[0], divided, *spread[1:]), (alone, hidden, head, action, mask)):
+            x = [each.clone().requires_grad_() for each in (h, w, bias, torch.tensor(0.7).double())]
+            options = {"bias": x[2], "temperature": x[3], "chunk": 3, "mask": m}
+            counted.clear()
+            losses = [f(x[0], x[1], a, **options) for f in (linear_cql_penalty, linear_nll_loss)]
+            assert len(counted) == (0 if w is head or placed == Shard(0) else 4), counted
+            sum(losses).backward()
+            results += [full(each) for each in (*losses, *(each.grad for each in x))]
+            assert hasattr(losses[0], "placements") == hasattr(h, "placements")
+        torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-12)
+    try:
+        linear_nll_loss(hidden, divided, action.clamp(min=0), group=distributed.group.WORLD)
+    except ValueError as error:
+        assert "linear_nll_loss: group: expected None beside DTensors" in str(error)
+    else:
+        raise AssertionError("a group was taken beside a DTensor")
 try:
     linear_nll_loss(hidden, head[mine], torch.full((6,), 11), group=distributed.group.WORLD)
 except ValueError as error:
