@@ -16,6 +16,7 @@ import argparse
 import csv
 import gc
 import importlib
+import math
 import os
 import pickle
 import random
@@ -49,19 +50,19 @@ ELSEWHERE = {
     "recurrence": ("returns", "targets"),
     "per_decision": ("importance", "magic"),
     "doubly_robust": ("importance",),
-    "_core/checks": ("regression", "conservative", "distributional", "filters"),
-    "_core/episodes": ("filters", "returns", "importance", "sampling"),
+    "_core/checks": ("regression", "conservative", "distributional", "filters", "returns", "shards", "uncertainty"),
+    "_core/episodes": ("filters", "returns", "importance", "per_decision", "sampling", "doubly_robust"),
     "_core/errors": ("regression", "conservative", "distributional", "filters"),
-    "_core/exponential": ("implicit", "f_divergence", "squash"),
-    "_core/pieces": ("filters", "importance", "per_decision"),
+    "_core/exponential": ("dice", "divergence", "f_divergence", "implicit", "squash", "visits"),
+    "_core/pieces": ("filters", "importance", "per_decision", "sampling"),
     "_core/projected": ("projection",),
     "_core/projected_sum": ("projection",),
     "_core/projection": ("projection",),
     "_core/ranking": ("filters", "shards"),
     "_core/ranks": ("projection",),
-    "_core/reduce": ("regression", "filters"),
+    "_core/reduce": ("regression", "behavior", "conservative", "density", "dice", "filters", "implicit", "weights"),
     "_core/root": ("guidance", "diagnostics"),
-    "_core/scan": ("recurrence", "returns"),
+    "_core/scan": ("recurrence", "returns", "importance", "per_decision"),
     "_core/sharded": ("shards",),
     "_core/spread": ("projection",),
     "_core/stops": ("relabel",),
@@ -70,6 +71,9 @@ ELSEWHERE = {
 """Rooms in whose tests those of another stand, in part or all of them."""
 
 SEED = 0
+LONG = 0.5
+"""Seconds beyond which a test of the adapters is left aside: it starts processes, or writes large files."""
+
 LIMIT = 20.0
 """Seconds of processor time beyond thrice what the tests take, after which a mutant counts as noticed."""
 
@@ -107,11 +111,17 @@ class Tested(NamedTuple):
 class Run:
     """A plugin of pytest that takes the place of its loop over the tests."""
 
-    def __init__(self, module: str, chosen: Callable[[list[Mutant]], list[Mutant]], functions: Container[str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        chosen: Callable[[list[Mutant]], list[Mutant]],
+        functions: Container[str],
+        longest: float,
+    ) -> None:
         self.module = importlib.import_module(module)
         self.path = Path(str(self.module.__file__))
         self.all = mutants(self.path)
-        self.mutants, self.functions = chosen(self.all), functions
+        self.mutants, self.functions, self.longest = chosen(self.all), functions, longest
         self.found: list[tuple[Mutant, str | None]] = []
         """Each mutant, and the test that notices it."""
         self.failed = False
@@ -124,7 +134,7 @@ class Run:
             if given.get("fused") or getattr(given.get("module"), "__name__", "") == "offline_losses.fused":
                 return item.path.parent.name != "rooms"
             rows = [getattr(given[name], "row", given[name]) for name in ("case", "row") if name in given]
-            return all(row.name in self.functions for row in rows)
+            return all(row.name in self.functions for row in rows if hasattr(row, "name"))
 
         items[:] = [item for item in items if concerns(item)]
 
@@ -170,6 +180,7 @@ class Run:
         kills: Counter[int] = Counter()
         for mutant in self.mutants:
             tests = [i for i, test in enumerate(tested) if any(line in mutant.lines for line in test.reached)]
+            tests = [i for i in tests if tested[i].seconds <= self.longest]
             tests.sort(key=lambda index: (tested[index].seconds + 0.01) / (kills[index] + 0.1))
 
             def first_failure(mutant: Mutant = mutant, tests: list[int] = tests) -> int:
@@ -192,9 +203,10 @@ def tried(
     *options: str,
     chosen: Callable[[list[Mutant]], list[Mutant]] = list,
     functions: Container[str] = (),
+    longest: float = math.inf,
 ) -> Run | None:
     """Run the chosen mutants of a module against some tests; None where these fail without any."""
-    run = Run(module, chosen, functions)
+    run = Run(module, chosen, functions, longest)
     quiet = ["-p", "no:cacheprovider", "-p", "no:terminal"]
     return run if pytest.main([*quiet, *options, *map(str, tests)], plugins=[run]) == 0 else None
 
@@ -203,7 +215,7 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
     """The tests of one room, and the functions whose contracts are among them."""
     match room.split("/"):
         case ["adapters", _]:
-            return sorted((TESTS / "adapters").glob("test_*.py")), set()
+            return sorted({*(TESTS / "adapters").glob("test_*.py")} - {TESTS / "adapters" / "test_embedded.py"}), set()
         case ["_compile", _]:
             return [*COMPILED, *CONTRACTS], MAIN
         case ["_core", _]:
@@ -212,7 +224,8 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             rooms = (room, *ELSEWHERE.get(room, ()))
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
-    return [*(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names
+    shared = [TESTS / "test_core.py"] if room.startswith("_core/") else []
+    return [*shared, *(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names
 
 
 def _belongs(value: object, module: ModuleType) -> bool:
@@ -235,7 +248,9 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
     settings.register_profile("mutants", settings.get_profile("fast"), phases=[Phase.explicit, Phase.generate])
     settings.load_profile("mutants")  # a failure is enough, it need not be the smallest
     files, functions = own_tests(room)
-    run = tried(f"offline_losses.{room.replace('/', '.')}", files, chosen=chosen, functions=functions)
+    module = f"offline_losses.{room.replace('/', '.')}"
+    longest = LONG if room.startswith("adapters/") else math.inf
+    run = tried(module, files, chosen=chosen, functions=functions, longest=longest)
     if run is None:
         return False
     reasons = {(row["function"], row["mutant"]): row["reason"] for row in listed(EQUIVALENT) if row["room"] == room}

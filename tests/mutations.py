@@ -45,7 +45,9 @@ class Mutant(NamedTuple):
         space = dict(vars(module))
         exec(compile(self.header, "header", "exec", future.annotations.compiler_flag), space)
         if self.lines.stop == sys.maxsize:
-            setattr(module, self.function, space[self.function])
+            name, old = self.function, getattr(module, self.function)
+            for other in [other for other in sys.modules.values() if getattr(other, "__dict__", {}).get(name) is old]:
+                setattr(other, name, space[name])
         codes = {(code.co_firstlineno, code.co_name): code for code in nested(self.code)}
         for function in functions:
             place = function.__code__.co_firstlineno, function.__code__.co_name

@@ -70,7 +70,7 @@ class Leaf:
     @property
     def row_bytes(self) -> int:
         """About what a row takes in all its entries."""
-        width = 1 if self.space is _FLAG or self.space.dtype == np.uint8 else 8 if self.kind == "integer" else 4
+        width = 1 if self.space is _FLAG or self.space.dtype == np.uint8 else 4 if self.kind == "float" else 8
         return int(np.prod(self.shape)) * width * len(self.entries)
 
 

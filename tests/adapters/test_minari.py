@@ -25,6 +25,7 @@ from minari.data_collector import EpisodeBuffer
 
 from offline_losses import discounted_return, episode_return, return_filter
 from offline_losses.adapters import columns, episodes, memory
+from offline_losses.adapters.entries import Choice
 from offline_losses.adapters.minari import load_minari, replay_error
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (3,), np.float64)
@@ -116,6 +117,16 @@ def test_dtypes_and_shapes() -> None:
         ("next", "truncated"): (torch.bool, 1),
         ("next", "done"): (torch.bool, 1),
     }
+
+
+def test_a_row_takes_as_many_bytes_as_is_said() -> None:
+    """By which memory and the room on a disk are judged beforehand."""
+    kinds = {"real": np.float64, "bytes": np.uint8, "whole": np.int32}
+    space = spaces.Dict({name: spaces.Box(0, 9, (2, 3), kind) for name, kind in kinds.items()})
+    observations = {name: np.ones((3, 2, 3), kind) for name, kind in kinds.items()}
+    dataset = store([episode(2, np.random.default_rng(0), observations=observations)], observation_space=space)
+    reading = columns.EpisodeReading(dataset, Choice())
+    assert reading.row_bytes == sum(x[0].nbytes for x in load_minari(dataset).values(True, True))
 
 
 def test_returns_on_flat_data_equal_loops_over_episodes() -> None:
@@ -233,15 +244,22 @@ def test_continuous_actions_outside_the_space_are_told() -> None:
 
 WITH_NAN = np.array([[0.0, 0, 0], [0, np.nan, 0], [0, 0, 0], [0, 0, 0]])
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "observations T": ({"observations": np.zeros((3, 3))}, r"observations: expected shape \(4, 3\).*got \(3, 3\)"),
+    "observations T": (
+        {"observations": np.zeros((3, 3))},
+        r"observations: expected shape \(4, 3\) \(a row for each reward and one for the last .*got \(3, 3\)",
+    ),
     "observations T+3": ({"observations": np.zeros((6, 3))}, r"observations: expected shape \(4, 3\).*got \(6, 3\)"),
     "observation width": ({"observations": np.zeros((4, 2))}, r"observations: expected shape \(4, 3\).*got \(4, 2\)"),
-    "fewer actions": ({"actions": np.array([0, 1])}, r"actions: expected shape \(3,\).*got \(2,\)"),
+    "fewer actions": (
+        {"actions": np.array([0, 1])},
+        r"actions: expected shape \(3,\) \(a row for each reward\), got \(2,\)",
+    ),
     "action shape": ({"actions": np.zeros((3, 1), dtype=int)}, r"actions: expected shape \(3,\).*got \(3, 1\)"),
     "reward column": ({"rewards": np.zeros((3, 1))}, r"rewards: expected shape \(3,\).*got \(3, 1\)"),
     "fewer flags": ({"truncations": np.zeros(2, dtype=bool)}, r"truncations: expected shape \(3,\).*got \(2,\)"),
     "more flags": ({"terminations": np.zeros(4, dtype=bool)}, r"terminations: expected shape \(3,\).*got \(4,\)"),
     "NaN observation": ({"observations": WITH_NAN}, r"observation: expected numbers.*finite.*nan.*at step 1"),
+    "complex reward": ({"rewards": np.ones(3, complex)}, r"rewards: expected values of Box\(-inf, inf, .*complex128"),
     "infinite reward": ({"rewards": np.array([0, 0, np.inf])}, r"next/reward: expected.*finite.*got inf at step 2"),
     "float32 overflow": ({"rewards": np.array([0, 1e300, 0])}, r"next/reward: expected.*finite.*got inf at step 1"),
     "unknown action": ({"actions": np.array([0, 4, 1])}, r"actions: expected values of Discrete\(4\), got 4 at step 1"),
@@ -260,6 +278,14 @@ def test_broken_episode_is_refused_by_name(case: str) -> None:
     dataset = store([episode(5, rng), episode(3, rng, **changes), episode(2, rng)])
     with pytest.raises(ValueError, match=rf"^load_minari: dataset 'test/broken-v0', episode 1, {message}.* anew"):
         load_minari(dataset)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_episode_of_another_storage_is_refused_alike(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole episodes as Minari gives them are checked as slices of its HDF5 files are."""
+    whole = columns.EpisodeReading
+    monkeypatch.setattr(whole, "_pieces", lambda self, rows: episodes.record_pieces(self.dataset, self.leaves.all))
+    test_broken_episode_is_refused_by_name(case)
 
 
 def test_missing_leaf_of_a_dict_space_is_refused() -> None:
@@ -295,8 +321,11 @@ def with_words(rng: np.random.Generator) -> Any:
 
 def test_an_entry_that_is_no_array_is_left_out_and_told() -> None:
     dataset = with_words(np.random.default_rng(8))
-    with pytest.warns(UserWarning, match="'test/broken-v0': observations/words is left out, being no array"):
+    told = "'test/broken-v0': observations/words is left out, being no array"
+    with pytest.warns(UserWarning, match=told):
         data = load_minari(dataset)
+    with pytest.warns(UserWarning, match=told):
+        load_minari(dataset, exclude=[("next", "observation", "words")])
     assert data["observation", "place"].shape == data["next", "observation", "place"].shape == (2, 3)
     assert ("observation", "words") not in data.keys(True)
     with warnings.catch_warnings():
@@ -311,8 +340,10 @@ def test_entries_that_are_no_arrays_are_refused_where_they_are_wanted() -> None:
     with pytest.raises(ValueError, match=rf"'test/broken-v0', observations/words: {expected}"):
         load_minari(with_words(rng), keys=[("observation", "words")])
     alone = episode(2, rng, observations=["a", "b", "c"])
-    with pytest.raises(ValueError, match=rf"'test/text-v0', observations: {expected}"):
-        load_minari(store([alone], observation_space=spaces.Text(3), dataset_id="test/text-v0"))
+    alone = store([alone], observation_space=spaces.Text(3), dataset_id="test/text-v0")
+    for keys in (None, ["observation"]):
+        with pytest.raises(ValueError, match=rf"'test/text-v0', observations: {expected}"):
+            load_minari(alone, keys=keys)
     spoken = episode(2, rng, actions=["a", "b"])
     with pytest.raises(ValueError, match=rf"'test/said-v0', actions: {expected}"):
         load_minari(store([spoken], action_space=spaces.Text(3), dataset_id="test/said-v0"))

@@ -64,11 +64,13 @@ def test_dual_dice_is_algae_dice_of_no_reward(data: st.DataObject) -> None:
 
 
 def test_an_end_and_an_error_of_zero() -> None:
-    """No next value of an end is read, nor in the gradient; the second derivative at zero is finite too."""
+    """No next value of an end is read, nor in the gradient; an error of zero adds nothing, with a finite curvature."""
     value = torch.ones(1, dtype=torch.float64, requires_grad=True)
     following = torch.full((1,), torch.nan, dtype=torch.float64, requires_grad=True)
     end, one = torch.tensor([True]), torch.ones(1, dtype=torch.float64)
     slopes = torch.autograd.grad(algae_dice_loss(value, following, one, one, end), [value, following])
     assert all(slope.isfinite().all() for slope in slopes)
-    slope = torch.autograd.grad(dual_dice_loss(value, value, one, ~end, discount=1.0), value, create_graph=True)[0]
+    loss = dual_dice_loss(value, value, one, ~end, discount=1.0)
+    assert loss == 0
+    slope = torch.autograd.grad(loss, value, create_graph=True)[0]
     assert torch.autograd.grad(slope.sum(), value)[0].isfinite()
