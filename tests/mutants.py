@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -42,9 +43,12 @@ ROOT = TESTS.parent
 REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
 COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
 CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls", "knobs")]
-COMPILED = [TESTS / "contracts" / "test_fused.py", TESTS / "contracts" / "test_transforms.py", TESTS / "test_update.py"]
-MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
-"""Whose contracts stand for all where what all share is changed."""
+COMPILED = [
+    *(TESTS / f"test_{name}.py" for name in ("update", "update_fuzz", "products", "kernels")),
+    TESTS / "contracts" / "test_fused.py",
+]
+FUSED = {"huber_loss", "mpo_weights", "lambda_return", "relabel_return", "linear_nll_loss"}
+"""Functions whose graphs stand for those of all: loops, sums, recurrences, the best stop, a product in tiles."""
 
 ELSEWHERE = {
     "recurrence": ("returns", "targets"),
@@ -71,8 +75,11 @@ ELSEWHERE = {
 """Rooms in whose tests those of another stand, in part or all of them."""
 
 SEED = 0
-LONG = 0.5
-"""Seconds beyond which a test of the adapters is left aside: it starts processes, or writes large files."""
+LONG = {"adapters": 0.5, "_compile": 2.0}
+"""Seconds beyond which a test is left aside: it starts processes, writes large files, or generates code."""
+
+ENOUGH = 30.0
+"""Seconds of tests after which a mutant of what several rooms share counts as one that no test notices."""
 
 LIMIT = 20.0
 """Seconds of processor time beyond thrice what the tests take, after which a mutant counts as noticed."""
@@ -117,11 +124,13 @@ class Run:
         chosen: Callable[[list[Mutant]], list[Mutant]],
         functions: Container[str],
         longest: float,
+        enough: float,
     ) -> None:
         self.module = importlib.import_module(module)
         self.path = Path(str(self.module.__file__))
         self.all = mutants(self.path)
-        self.mutants, self.functions, self.longest = chosen(self.all), functions, longest
+        self.mutants, self.functions = chosen(self.all), functions
+        self.longest, self.enough = longest, enough
         self.found: list[tuple[Mutant, str | None]] = []
         """Each mutant, and the test that notices it."""
         self.failed = False
@@ -185,7 +194,9 @@ class Run:
 
             def first_failure(mutant: Mutant = mutant, tests: list[int] = tests) -> int:
                 mutant.apply(self.module, functions)
-                return next((index for index in tests if not self.passes(items[index], None)), -1)
+                start = time.process_time()
+                within = takewhile(lambda _: time.process_time() < start + self.enough, tests)
+                return next((index for index in within if not self.passes(items[index], None)), -1)
 
             index = in_a_fork(first_failure, LIMIT + 3 * sum(tested[index].seconds for index in tests))
             if index is not None and index >= 0:
@@ -204,9 +215,10 @@ def tried(
     chosen: Callable[[list[Mutant]], list[Mutant]] = list,
     functions: Container[str] = (),
     longest: float = math.inf,
+    enough: float = math.inf,
 ) -> Run | None:
     """Run the chosen mutants of a module against some tests; None where these fail without any."""
-    run = Run(module, chosen, functions, longest)
+    run = Run(module, chosen, functions, longest, enough)
     quiet = ["-p", "no:cacheprovider", "-p", "no:terminal"]
     return run if pytest.main([*quiet, *options, *map(str, tests)], plugins=[run]) == 0 else None
 
@@ -217,15 +229,15 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
         case ["adapters", _]:
             return sorted({*(TESTS / "adapters").glob("test_*.py")} - {TESTS / "adapters" / "test_embedded.py"}), set()
         case ["_compile", _]:
-            return [*COMPILED, *CONTRACTS], MAIN
+            return COMPILED, FUSED
         case ["_core", _]:
             rooms = ELSEWHERE.get(room, ("regression", "returns"))
         case _:
             rooms = (room, *ELSEWHERE.get(room, ()))
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
-    shared = [TESTS / "test_core.py"] if room.startswith("_core/") else []
-    return [*shared, *(TESTS / "rooms" / f"test_{name}.py" for name in rooms), *CONTRACTS], names
+    shared = [TESTS / "test_core.py", *CONTRACTS[:3]] if room.startswith("_core/") else CONTRACTS
+    return [*shared, *(TESTS / "rooms" / f"test_{name}.py" for name in rooms)], names
 
 
 def _belongs(value: object, module: ModuleType) -> bool:
@@ -249,8 +261,9 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
     settings.load_profile("mutants")  # a failure is enough, it need not be the smallest
     files, functions = own_tests(room)
     module = f"offline_losses.{room.replace('/', '.')}"
-    longest = LONG if room.startswith("adapters/") else math.inf
-    run = tried(module, files, chosen=chosen, functions=functions, longest=longest)
+    longest = LONG.get(room.split("/")[0], math.inf)
+    enough = ENOUGH if "/" in room else math.inf
+    run = tried(module, files, chosen=chosen, functions=functions, longest=longest, enough=enough)
     if run is None:
         return False
     reasons = {(row["function"], row["mutant"]): row["reason"] for row in listed(EQUIVALENT) if row["room"] == room}

@@ -23,6 +23,9 @@ from tensordict import TensorDict
 from offline_losses import check_ends
 from offline_losses.adapters.d3rlpy import from_d3rlpy
 from offline_losses.adapters.d4rl import load_d4rl
+from offline_losses.adapters.entries import Choice
+from offline_losses.adapters.flat import Steps
+from offline_losses.adapters.flat_reading import FlatReading
 from offline_losses.adapters.lerobot import load_lerobot
 from offline_losses.adapters.ogbench import load_ogbench
 from offline_losses.adapters.robomimic import load_robomimic
@@ -97,6 +100,17 @@ def without_the_cut(data: TensorDict) -> None:
     following = data["next", "observation"]
     following = following if isinstance(following, torch.Tensor) else following["state"]
     assert following[shown].flatten().tolist() == [1, 2, 11, 21, 22, 23]
+
+
+def test_a_row_takes_as_many_bytes_as_is_said() -> None:
+    """By which memory and the room on a disk are judged beforehand; of what is left out, none."""
+    observation = {"real": np.zeros((9, 2, 3)), "bytes": np.zeros((9, 5), np.uint8), "left": np.zeros((9, 7))}
+    flags = {"terminated": TERMINAL, "truncated": ENDS & ~TERMINAL}
+    steps = Steps("load", "here", observation, np.zeros((9, 2), np.int32), reward=REWARD[:, None], **flags)
+    choice = Choice.of("load", None, [("observation", "left"), ("next", "observation", "left")], None)
+    reading, found = FlatReading(steps, choice, "keep"), {}
+    reading.write(lambda path, column: found.update({path: column[0].nbytes}))
+    assert reading.row_bytes == sum(found.values())
 
 
 # --- D4RL --------------------------------------------------------------------------------------------------------
