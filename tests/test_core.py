@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from comparison import gradients
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import fractions, masks
+from comparison import close, gradients
+from torch import Tensor
 
-from offline_losses._core import reduce
+from offline_losses import episode_return
+from offline_losses._core import episodes, ranking, reduce
 from offline_losses._core.exponential import above_tangent, log_mean_exp
-from offline_losses._core.ranking import _best_by_scatter, _best_by_segments
+from offline_losses._core.ranking import _best_by_scatter, _best_by_segments, best_episodes
 from offline_losses._core.reduce import exact, in_double, log_sigmoid, mean_size, over_mean, scalar, select_rows, total
 from offline_losses._core.tracing import tracing
 
@@ -33,14 +32,65 @@ def test_the_mean_exponential_of_nothing(x: list[float]) -> None:
     assert log_mean_exp(y, torch.zeros(len(x), dtype=torch.bool)).equal(torch.zeros_like(y))
 
 
-@given(data=st.data(), by=st.sampled_from(["episodes", "steps"]), fraction=fractions)
-def test_the_best_episodes_in_both_ways(data: st.DataObject, by: str, fraction: float) -> None:
+@pytest.mark.parametrize("by", ["episodes", "steps"])
+def test_the_best_episodes_in_both_ways(by: str) -> None:
     """With ties and NaN, and bit for bit: a flag that is neither zero nor one is none to other operators."""
-    reward = data.draw(st.lists(st.sampled_from([0.0, 1.0, torch.nan]), min_size=1, max_size=12).map(torch.tensor))
-    done = data.draw(masks(reward.shape))
-    knobs = torch.tensor(fraction), torch.tensor(data.draw(st.sampled_from([1.0, 0.5]))).double(), by
-    found = [way(reward, done, *knobs).view(torch.uint8) for way in (_best_by_scatter, _best_by_segments)]
-    assert found[0].equal(found[1])
+    kinds = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, torch.nan])
+    for fraction in torch.linspace(0.005, 1.0, 200):
+        reward, done = kinds[torch.randint(6, (20,))], torch.rand(20) < 0.4
+        knobs = fraction, torch.tensor(1.0 if fraction < 0.5 else 0.5).double(), by
+        found = [way(reward, done, *knobs).view(torch.uint8) for way in (_best_by_scatter, _best_by_segments)]
+        assert found[0].equal(found[1])
+
+
+def test_compiled_code_takes_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And other code the function itself."""
+    calls: list[Tensor] = []
+    own = ranking._best_episodes
+    monkeypatch.setattr(ranking, "_best_episodes", lambda *inputs: calls.append(inputs[0]) or own(*inputs))
+    arguments = torch.rand(5), torch.rand(5) < 0.5, torch.tensor(0.5), torch.tensor(1.0).double(), "steps"
+    kept = best_episodes(*arguments)
+    assert not calls
+    with tracing():
+        assert best_episodes(*arguments).equal(kept)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_compiled_code_sums_episodes_by_the_operator(taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And other code by pieces or scattered, with the same results on the first step of each."""
+    calls: list[Tensor] = []
+    own = episodes._episode_sum
+    monkeypatch.setattr(episodes, "_episode_sum", lambda *inputs: calls.append(inputs[0]) or own(*inputs))
+    monkeypatch.setattr(episodes, "takes_operators", lambda: taken)
+    x, reward = torch.rand(2, 7).double()
+    done = torch.tensor([False, True, False, False, True, False, False])
+    plain, discounted = (episode_return(y, done, discount=factor) for y, factor in ((x, 1.0), (reward, 0.9)))
+    first = episodes.sequence_start(done)
+    assert len(calls) == 2 * taken
+    for found in (episodes.first_total(reward, done, 0.9), episodes.first_totals(x, reward, done, 0.9)[1]):
+        close(found[first], discounted[first])
+    close(episodes.first_totals(x, reward, done, 0.9)[0][first], plain[first])
+    assert len(calls) == 7 * taken
+
+
+def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins with the first that ends behind a multiple of their size; few steps are no blocks."""
+    monkeypatch.setattr(episodes, "BLOCK", 4)
+    assert episodes._block_sizes(torch.tensor([1, 4, 6, 10])) == [2, 5, 4]
+    done = torch.tensor([False, True, False, True, True])
+    assert [len(x) for x, _ in episodes.in_blocks(done, torch.rand(5))] == [4, 1]
+    assert len(episodes.in_blocks(done[:3], torch.rand(3))) == 1
+
+
+@pytest.mark.parametrize("shape", [(9,), (2, 3, 9)])
+def test_sums_of_a_card_at_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    """Added up in order, or by one operator."""
+    x, done = torch.rand(shape).double(), torch.rand(shape) < 0.4
+    first = episodes.first_step_of(done, torch.arange(9))
+    close(episodes._scattered_in_order(x, first), torch.zeros_like(x).scatter_add(-1, first, x))
+    total = episodes._sum_by_scatter(x, done, torch.tensor(0.9).double(), False)
+    close(total, episodes._sum_by_segments(x, done, torch.tensor(0.9).double(), False))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -17,6 +17,7 @@ TOY = '''
 from functools import wraps
 
 HALF = 0.5
+THIRD = 3
 
 def public(function):
     @wraps(function)
@@ -35,13 +36,16 @@ def halved(x):
     return HALF * x
 '''
 TESTS = """
-from toy_room import halved, positive
+from toy_room import THIRD, halved, positive
 
 def test_positive():
     assert positive(3) == 6 and positive(0.5) == 1 and positive(-1) == 0
 
 def test_halved():
     assert halved(2) == 1
+
+def test_third():
+    assert THIRD * halved(2.0) == 3
 """
 
 
@@ -74,7 +78,8 @@ def test_a_known_survivor_is_found(tmp_path: Path) -> None:
     assert {text for _, text, test in found if test is None} == {"if x <= 0:"}
     noticed = {(function, text): test for function, text, test in found if test is not None}
     assert noticed["positive", "scale = 3"] == "test_positive"
-    assert noticed["HALF", "HALF = 0.25"] == "test_halved"
+    assert noticed["HALF", "HALF = 0.25"] in ("test_halved", "test_third")
+    assert noticed["THIRD", "THIRD = 4"] == "test_third"  # where it was imported before it was changed
     assert after == 6
 
 

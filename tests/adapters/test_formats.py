@@ -24,7 +24,7 @@ from offline_losses import check_ends
 from offline_losses.adapters.d3rlpy import from_d3rlpy
 from offline_losses.adapters.d4rl import load_d4rl
 from offline_losses.adapters.entries import Choice
-from offline_losses.adapters.flat import Steps
+from offline_losses.adapters.flat import Steps, ends
 from offline_losses.adapters.flat_reading import FlatReading
 from offline_losses.adapters.lerobot import load_lerobot
 from offline_losses.adapters.ogbench import load_ogbench
@@ -113,6 +113,10 @@ def test_a_row_takes_as_many_bytes_as_is_said() -> None:
     assert reading.row_bytes == sum(found.values())
 
 
+def test_ends_of_episodes_of_any_length() -> None:
+    assert ends([1, 2, 0, 1]).tolist() == [True, False, True, True]
+
+
 # --- D4RL --------------------------------------------------------------------------------------------------------
 
 
@@ -141,8 +145,26 @@ def test_d4rl_without_next_observations_drops_or_marks_the_cut() -> None:
     assert data["next", "observed"].tolist() == (~ENDS).tolist()
 
 
-def test_d4rl_without_timeouts_finds_the_cut_in_the_next_observations(quiet: None) -> None:
+@pytest.mark.parametrize("block", [1, 20, 1 << 20])
+def test_d4rl_without_timeouts_finds_the_cut_in_the_next_observations(
+    block: int, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the cut lies in a block of rows or between two."""
+    monkeypatch.setattr("offline_losses.adapters.rows.BLOCK", block)
     whole(load_d4rl(d4rl(timeouts=None)))
+    other = d4rl(timeouts=None, observations={"x": FIRST, "y": FIRST}, next_observations={"x": NEXT, "z": NEXT})
+    with pytest.raises(ValueError, match="next/observation: expected the entries of the observation, got others"):
+        load_d4rl(other)
+
+
+def test_d4rl_numbers_of_each_step(quiet: None) -> None:
+    """Nested, or by names with slashes; of whatever else stands there, nothing."""
+    for infos in ({"infos": {"qpos": FIRST, "seed": np.ones(1)}}, {"infos/qpos": FIRST, "infos/seed": np.ones(1)}):
+        data = load_d4rl(d4rl(**infos), infos=True)
+        assert np.array_equal(data["infos", "qpos"].numpy(), FIRST)
+        assert ("infos", "seed") not in data.keys(True)
+    whole(load_d4rl(d4rl(infos=REWARD), infos=True))
+    assert "infos" not in load_d4rl(d4rl(infos=REWARD), infos=True)
 
 
 def test_d4rl_without_timeouts_and_next_observations_says_so() -> None:
