@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from comparison import close, gradients
 from torch import Tensor
 
 from offline_losses import episode_return
-from offline_losses._core import episodes, ranking, reduce
+from offline_losses._core import episodes, pieces, ranking, reduce
 from offline_losses._core.exponential import above_tangent, log_mean_exp
 from offline_losses._core.ranking import _best_by_scatter, _best_by_segments, best_episodes
 from offline_losses._core.reduce import exact, in_double, log_sigmoid, mean_size, over_mean, scalar, select_rows, total
@@ -81,6 +83,37 @@ def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     done = torch.tensor([False, True, False, True, True])
     assert [len(x) for x, _ in episodes.in_blocks(done, torch.rand(5))] == [4, 1]
     assert len(episodes.in_blocks(done[:3], torch.rand(3))) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "sums"),
+    [
+        ([1.0, -math.inf, 1.0, 0.5, 1.0], [1.0, -math.inf, -math.inf, 0.5, 1.5]),
+        ([1.0] * 5, [1.0, 2.0, 3.0, 1.0, 2.0]),
+        ([-1.0] * 5, [-1.0, -2.0, -3.0, -1.0, -2.0]),
+        ([1.25, 0.0, 0.0, 0.0, 0.0], None),
+        ([0.0, 0.0, -1.25, 0.0, -math.inf], None),
+    ],
+)
+def test_running_sums_of_episodes(x: list[float], sums: list[float] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself, and none of numbers so large that the next episode would lose digits."""
+    monkeypatch.setattr(pieces, "LARGEST", 3.0)
+    found = pieces.Pieces(torch.tensor([0, 3]), torch.tensor([3, 2])).running(torch.tensor(x).double())
+    assert sums == (found if found is None else found.tolist())
+
+
+def test_what_may_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of plain tensors on the CPU, outside of a trace, and with nothing to differentiate by."""
+    x, done = torch.rand(4), torch.tensor([False, True, False, True])
+    other = torch.Tensor._make_subclass(type("Other", (Tensor,), {}), torch.rand(4))
+    assert pieces.may_be_looked_at(x, torch.nn.Parameter(x))
+    assert not any(pieces.may_be_looked_at(x, y) for y in (other, x.to("meta")))
+    with tracing():
+        assert not pieces.may_be_looked_at(x)
+    monkeypatch.setattr(pieces, "MANY", 4)
+    assert pieces.found(done, x, x) is not None
+    assert pieces.found(done, x, x.clone().requires_grad_()) is None
+    assert pieces.found(done[:3], x[:3]) is None
 
 
 @pytest.mark.parametrize("shape", [(9,), (2, 3, 9)])
