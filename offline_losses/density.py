@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values, present
 from offline_losses._core.errors import describe
 from offline_losses._core.public import public
-from offline_losses._core.reduce import in_double, over_rows, scalar, summed, upcast
+from offline_losses._core.reduce import clamped, in_double, over_rows, scalar, summed, upcast
 
 
 @public
@@ -108,7 +108,7 @@ def tanh_gaussian_log_prob(
     if pre_tanh is not None:
         x, dtype = upcast(pre_tanh), summed(mean, log_std, pre_tanh)
         bound = torch.finfo(x.dtype).max / 4  # beyond it softplus is infinite, and the density zero whatever the slope
-        inside = x.clamp(-bound, bound)
+        inside = clamped(x, -bound, bound)
         log_slope = 2 * (math.log(2) - inside - softplus(-2 * inside))
     else:
         assert action is not None
@@ -116,7 +116,7 @@ def tanh_gaussian_log_prob(
         margin = over_rows(upcast(margin) if isinstance(margin, Tensor) else margin)
         border = scalar(1 - margin, a)
         limit = torch.minimum(border, scalar(1 - torch.finfo(a.dtype).eps / 2, a))  # the float before 1
-        inside, dtype = torch.clamp(a, -limit, limit), summed(mean, log_std, action)
+        inside, dtype = clamped(a, -limit, limit), summed(mean, log_std, action)
         # The same slope, 1 - a^2, and half of atanh's work; at the border the margin itself, which 1 - margin rounds.
         least = (margin if isinstance(margin, Tensor) else in_double(margin, a.device)).log().to(a.dtype)
         above = torch.where(a <= -border, least, torch.log1p(inside))
@@ -171,7 +171,7 @@ def _gaussian(
 ) -> Tensor:
     log_precision = -upcast(log_std)
     # The exponential of more would be infinite, which times no distance at all is not a number.
-    log_precision = log_precision.clamp(max=-math.log(torch.finfo(log_precision.dtype).tiny))
+    log_precision = clamped(log_precision, high=-math.log(torch.finfo(log_precision.dtype).tiny))
     z = (x - upcast(mean)) * torch.exp(log_precision)
     return (log_precision - 0.5 * z.square()).sum(-1) - 0.5 * math.log(2 * math.pi) * mean.shape[-1]
 

@@ -25,7 +25,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.exponential import above_tangent, up_to
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, select, upcast
+from offline_losses._core.reduce import clamped, reduce, select, upcast
 
 
 @public
@@ -220,7 +220,7 @@ def sampled_kl_penalty(
 
 def _bounded(log_std: Tensor) -> Tensor:
     """No smaller than the logarithm of a float: zero times infinity is not a number."""
-    return upcast(log_std).clamp(min=math.log(torch.finfo(upcast(log_std).dtype).tiny))
+    return clamped(upcast(log_std), math.log(torch.finfo(upcast(log_std).dtype).tiny))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

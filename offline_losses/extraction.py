@@ -24,7 +24,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
-from offline_losses._core.reduce import in_double, reduce, select, upcast
+from offline_losses._core.reduce import clamped, in_double, reduce, select, upcast
 from offline_losses._core.sharded import shared_out, whole
 from offline_losses.entropic import soft_value, softmax_weights
 
@@ -125,7 +125,9 @@ def mpo_temperature_loss(
     value = select(None if mask is None else mask.unsqueeze(-1), upcast(q.detach()))
     exists = value != -torch.inf
     logarithm, limits = upcast(log_temperature), torch.finfo(upcast(log_temperature).dtype)
-    temperature = logarithm.clamp(math.log(limits.tiny), math.log(limits.max) - 1).exp()  # it divides, and multiplies
+    temperature = clamped(
+        logarithm, math.log(limits.tiny), math.log(limits.max) - 1
+    ).exp()  # it also divides
     # The mean over samples is the soft value under a density of one.
     soft = soft_value(value, log_density=torch.zeros_like(value), temperature=temperature, mask=exists)
     loss = torch.where(exists.any(-1), soft + temperature * max_kl, 0.0)

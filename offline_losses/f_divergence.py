@@ -24,7 +24,7 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, Reduction, check_float, check_knob, check_option, check_tail
 from offline_losses._core.exponential import above_tangent, up_to
 from offline_losses._core.public import public
-from offline_losses._core.reduce import reduce, select, upcast
+from offline_losses._core.reduce import clamped, reduce, select, upcast
 
 Divergence: TypeAlias = Literal["kl", "chi_square", "soft_chi_square"]
 
@@ -181,10 +181,10 @@ def conjugate(y: Tensor, divergence: Divergence, max_exponent: Knob) -> Tensor:
         z, beyond = up_to(y - 1, max_exponent)
         return z.exp() * (1 + beyond)
     if divergence == "chi_square":
-        y = y.clamp(min=-1)
+        y = clamped(y, -1.0)
         return y + y.square() / 2
-    low, high = torch.where(y < 0, y, 0.0), y.clamp(min=0)
-    near = low.clamp(min=-0.25)  # e^y - 1 has no digits there
+    low, high = torch.where(y < 0, y, 0.0), torch.where(y < 0, 0.0, y)
+    near = clamped(low, -0.25)  # e^y - 1 has no digits there
     return torch.where(low == near, above_tangent(near) + near, low.exp() - 1) + high + high.square() / 2
 
 

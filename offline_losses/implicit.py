@@ -12,7 +12,7 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, Reduction, check_float, check_knob, check_prediction, check_tail
 from offline_losses._core.exponential import above_tangent, up_to
 from offline_losses._core.public import public
-from offline_losses._core.reduce import log_sigmoid, reduce, residual, select, times, upcast
+from offline_losses._core.reduce import clamped, log_sigmoid, reduce, residual, select, times, upcast
 
 
 @public
@@ -277,4 +277,4 @@ def _check_exponent(function: str, temperature: Knob, max_exponent: Knob, shapes
 def _price(prediction: Tensor, temperature: Knob, mask: Tensor | None) -> Tensor:
     """The prediction over T; a float at −∞, where the other term of the loss is ∞ and outweighs it."""
     price = select(mask, upcast(prediction)) / temperature
-    return price.clamp(min=torch.finfo(price.dtype).min)
+    return clamped(price, torch.finfo(price.dtype).min)

@@ -29,7 +29,7 @@ from offline_losses._core.checks import (
 )
 from offline_losses._core.episodes import OfEpisodes
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_steps, scalar, select, summed
+from offline_losses._core.reduce import clamped, over_steps, scalar, select, summed
 from offline_losses._core.root import root
 
 LARGEST_EXPONENT = 600.0
@@ -210,7 +210,7 @@ def clipped(log_weight: Tensor, max_weight: Knob) -> Tensor:
 
 
 def bounded_exp(log_weight: Tensor) -> Tensor:
-    return log_weight.clamp(max=LARGEST_EXPONENT).exp()
+    return clamped(log_weight, high=LARGEST_EXPONENT).exp()
 
 
 def relative_weight(log_weight: Tensor, one_each: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def self_normalized(
     one_each: Tensor,  # [*batch]
 ) -> Tensor:
     """The weighted mean, plus how far each sample moves it: what a sample contributes to a ratio, to first order."""
-    share = weight / weight.sum().clamp(min=1)  # the largest is one, if any is not zero
+    share = weight / clamped(weight.sum(), 1.0)  # the largest is one, if any is not zero
     mean = (share * gain).sum()
     return mean + one_each.sum() * share * (gain - mean)
 
@@ -241,6 +241,6 @@ def estimate(
     n = one_each.sum()
     mean = select(one_each, contribution).sum() / n
     deviation = root(select(one_each, contribution - mean).square().sum() / (n - 1).clamp(min=1) / n)
-    size = weight.sum().square() / weight.square().sum().clamp(min=1)
+    size = weight.sum().square() / clamped(weight.square().sum(), 1.0)
     error = torch.where((n > 1) & (size > 0), deviation, torch.inf)
     return ValueEstimate(mean.to(dtype), error.to(dtype), size.to(dtype))

@@ -5,12 +5,11 @@ A critic has no say about actions that are only a little different from each oth
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_axis, check_float, check_knob, check_shape, check_values
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_rows, promoted, scalar, upcast
+from offline_losses._core.reduce import clamped, over_rows, promoted, scalar, upcast
 
 
 @public
@@ -62,5 +61,5 @@ def smoothed_action(
     least, most = upcast(low), upcast(high)
     z = over_rows(noise_scale) * upcast(noise)
     bound = scalar(over_rows(max_noise), z)
-    moved = upcast(action) + (most / 2 - least / 2) * torch.clamp(z, -bound, bound)
-    return torch.clamp(moved, least, most).to(promoted(action, noise))
+    moved = upcast(action) + (most / 2 - least / 2) * clamped(z, -bound, bound)
+    return clamped(moved, least, most).to(promoted(action, noise))

@@ -12,7 +12,7 @@ from torch import Tensor
 from offline_losses._core.checks import Knob, Reduction, check_actions, check_axis, check_float, check_knob, check_tail
 from offline_losses._core.exponential import above_tangent
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_rows, reduce, scalar, select, select_rows, times, upcast, widest
+from offline_losses._core.reduce import clamped, over_rows, reduce, scalar, select, select_rows, times, upcast, widest
 from offline_losses._core.tracing import is_nonzero
 
 
@@ -222,6 +222,6 @@ def spot_penalty(
 def _bound(log_prob: Tensor, mean: Tensor, log_std: Tensor, kl_weight: Knob) -> Tensor:
     """Log-probability less the weighted relative entropy, of which no digit is lost near a standard distribution."""
     if not is_nonzero(kl_weight):  # a weight of zero takes nothing: the slope that it multiplies has to be finite
-        log_std = torch.where(scalar(kl_weight, log_prob).unsqueeze(-1) == 0, log_std.clamp(max=40.0), log_std)
+        log_std = torch.where(scalar(kl_weight, log_prob).unsqueeze(-1) == 0, clamped(log_std, high=40.0), log_std)
     relative_entropy = (mean.square() + above_tangent(2 * log_std)).sum(-1) / 2
     return log_prob - times(kl_weight, relative_entropy)

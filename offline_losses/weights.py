@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_flags, check_float, check_knob, check_option, check_shape, present
 from offline_losses._core.public import public
-from offline_losses._core.reduce import over_mean, relative, scalar, select, total, upcast, widest
+from offline_losses._core.reduce import clamped, over_mean, relative, scalar, select, total, upcast, widest
 
 
 class NormalizedAdvantage(NamedTuple):
@@ -177,7 +177,7 @@ def effective_sample_size(weight: Tensor, *, mask: Tensor | None = None) -> Tens
         Kish, Survey Sampling, 1965; Owen, Monte Carlo Theory, Methods and Examples, 2013, chapter 9.
     """
     share = relative(_existing("effective_sample_size", weight, mask))
-    return total(share).square() / total(share.square()).clamp(min=1)
+    return total(share).square() / clamped(total(share.square()), 1.0)
 
 
 @public

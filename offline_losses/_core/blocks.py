@@ -25,6 +25,7 @@ from offline_losses._core.episodes import (
     sequence_start,
 )
 from offline_losses._core.pieces import BLOCK, Pieces, ended, ends, found, have_values, may_be_looked_at, times_each
+from offline_losses._core.reduce import clamped
 from offline_losses._core.scan import solve
 from offline_losses._core.tracing import is_differentiated
 
@@ -40,7 +41,7 @@ class Marked(NamedTuple):
     def running_sum(self, x: Tensor) -> Tensor:
         """The sum from the first step of the episode on, −∞ included; as doubles."""
         one = torch.ones((), dtype=torch.float64, device=self.done.device)
-        backwards = x.double().clamp(min=LOWEST).flip(-1)
+        backwards = clamped(x.double(), LOWEST).flip(-1)
         return or_never(solve(backwards, one, sequence_start(self.done).flip(-1), None).flip(-1))
 
     def total(self, x: Tensor, discount: Knob) -> OfEpisodes:
@@ -50,7 +51,7 @@ class Marked(NamedTuple):
     def totals(self, x: Tensor, reward: Tensor, discount: Knob) -> tuple[OfEpisodes, OfEpisodes]:
         """The sum of the first, −∞ included, and the discounted sum of the second."""
         start = sequence_start(self.done)
-        total, gain = first_totals(x.double().clamp(min=LOWEST), reward, self.done, discount)
+        total, gain = first_totals(clamped(x.double(), LOWEST), reward, self.done, discount)
         return (or_never(total), start), (gain, start)
 
     def at_first(self, x: Tensor) -> OfEpisodes:

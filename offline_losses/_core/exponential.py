@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.checks import Knob
-from offline_losses._core.reduce import reduce, scalar
+from offline_losses._core.reduce import clamped, reduce, scalar
 
 
 def up_to(z: Tensor, max_exponent: Knob) -> tuple[Tensor, Tensor]:
@@ -17,7 +17,7 @@ def up_to(z: Tensor, max_exponent: Knob) -> tuple[Tensor, Tensor]:
 
 def above_tangent(z: Tensor) -> Tensor:
     """$e^z - z - 1$, near zero by its series: the difference has no digits there, and generated code no `expm1`."""
-    near = z.clamp(-0.25, 0.25)
+    near = clamped(z, -0.25, 0.25)
     series = torch.ones_like(z)
     for n in range(13, 2, -1):
         series = 1 + near / n * series

@@ -88,8 +88,15 @@ def log_sigmoid(x: Tensor) -> Tensor:
     """PyTorch's own, but of a DTensor, for which its derivative has no rule."""
     if not is_sharded(x):
         return logsigmoid(x)
-    near = x.clamp(-80.0, 80.0)  # beyond, an exponential is nothing beside one
-    return (x - near).clamp(max=0) - torch.logaddexp(torch.zeros_like(near), -near)
+    near = clamped(x, -80.0, 80.0)  # beyond, an exponential is nothing beside one
+    return clamped(x - near, high=0.0) - torch.logaddexp(torch.zeros_like(near), -near)
+
+
+def clamped(x: Tensor, low: Knob | None = None, high: Knob | None = None) -> Tensor:
+    """Within bounds. At a bound the derivative is one; that of PyTorch's own is zero there since 2.14, or a half."""
+    if low is not None:
+        x = torch.where(x < low, low, x)
+    return x if high is None else torch.where(x > high, high, x)
 
 
 def select(mask: Tensor | None, tensor: Tensor) -> Tensor:
@@ -205,4 +212,4 @@ def over_mean(x: Tensor, count: int | Tensor) -> Tensor:
         mean = torch.where(mean == 0, 1.0, mean * larger)
         return x * larger / mean.to(x.dtype)
     x = relative(x)
-    return x * (count / total(x).clamp(min=1))
+    return x * (count / clamped(total(x), 1.0))

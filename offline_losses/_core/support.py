@@ -9,6 +9,7 @@ from torch import Tensor
 
 from offline_losses._core.checks import Knob, check_axis, check_float, leads, present
 from offline_losses._core.errors import describe, refuse, refuse_shape
+from offline_losses._core.reduce import clamped
 
 FAR = 8.0
 """Standard deviations beyond the support from which on a tail is a ratio to the density, to all digits of a double."""
@@ -55,7 +56,7 @@ def divided(
     It is added up where it belongs: over all pairs of a piece and an atom there would be N times as much to compute.
     """
     at, support = at / SCALE, support / SCALE
-    at = at.clamp(support[0], support[-1])
+    at = clamped(at, support[0], support[-1])
     lower = torch.bucketize(at.detach().contiguous(), support.detach()[1:-1].contiguous(), right=True)
     left = support[lower]
     gap = support[lower + 1] - left
@@ -83,8 +84,8 @@ def normal_mass(
     sigma = sigma_to_bin_ratio * (support[-1] - support[0]) / (len(support) - 1)
     flat = sigma == 0
     sigma = torch.where(flat, 1.0, sigma)
-    nearest = value.clamp(edges[0], edges[-1])
-    outside = ((value - nearest).abs() / sigma).clamp(max=FARTHEST)
+    nearest = clamped(value, edges[0], edges[-1])
+    outside = clamped((value - nearest).abs() / sigma, high=FARTHEST)
 
     def distance(point: Tensor) -> Tensor:
         return torch.where(point > value, point - nearest, nearest - point) / sigma
@@ -93,7 +94,7 @@ def normal_mass(
         return (-z * (z / 2 + outside)).exp()
 
     def tail(z: Tensor) -> Tensor:
-        inside = torch.erfc((z + outside) / math.sqrt(2)) * (outside.clamp(max=FAR).square() / 2).exp()
+        inside = torch.erfc((z + outside) / math.sqrt(2)) * (clamped(outside, high=FAR).square() / 2).exp()
         return torch.where(outside < FAR, inside, density(z) * _mills_ratio(z + outside))
 
     width, middle, edge = (half[:-1] + half[1:]) / sigma, distance((lower + upper) / 2), tail(distance(edges))
@@ -112,7 +113,7 @@ def _mills_ratio(x: Tensor) -> Tensor:
 
     A continued fraction, since PyTorch's `erfcx` takes fifty times as long as `erfc`, which underflows.
     """
-    x = fraction = x.clamp(min=FAR)
+    x = fraction = clamped(x, FAR)
     for n in range(12, 0, -1):
         fraction = x + n / fraction
     return math.sqrt(2 / math.pi) / fraction

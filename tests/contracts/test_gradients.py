@@ -8,6 +8,9 @@ import pytest
 import torch
 from ledger import CASES, TAILED, Case, Flags, Knob, Option, Row, Values, leaves, total
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from offline_losses._core.reduce import clamped
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_differentiable = pytest.mark.parametrize("case", [case for case in CASES if not case.row.detached], ids=str)
@@ -37,6 +40,29 @@ def test_exactly_the_documented_arguments_receive_a_gradient(case: Case) -> None
         if isinstance(expected, Values):
             moved = gradient is not None and bool((gradient != 0).any())
             assert moved == expected.gradient, name
+
+
+class NoClamp(TorchFunctionMode):
+    """The derivative of PyTorch's own clamp at its bounds is one up to 2.13, and zero or a half since."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("clamp", "clamp_min", "clamp_max", "clip", "hardtanh"):
+            assert not args[0].requires_grad, f"{func.__name__} is differentiated; take _core.reduce.clamped"
+        return func(*args, **(kwargs or {}))
+
+
+@each_differentiable
+def test_the_derivative_at_a_bound_is_that_of_every_pytorch(case: Case) -> None:
+    """A number on a bound is inside."""
+    inputs, _ = with_leaves(case, batch=(9,))
+    with NoClamp():
+        case.row.function(**inputs)
+
+
+def test_what_is_clamped_has_a_derivative_of_one_at_its_bounds() -> None:
+    x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], requires_grad=True)
+    assert torch.autograd.grad(clamped(x, -1.0, torch.tensor(1.0)).sum(), x)[0].tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert clamped(torch.tensor([torch.nan, torch.inf]), 0.0, 1.0).nan_to_num(5.0).tolist() == [5.0, 1.0]
 
 
 @each_differentiable
