@@ -31,6 +31,7 @@ import common
 import decision_transformer
 import demo
 import embedded
+import ilql
 import iql
 from networks import SamplingPolicy
 from saved import load_policy
@@ -291,14 +292,54 @@ def test_filtered_cloning_imitates_the_best_episodes_only() -> None:
     assert best["history"][-1]["policy_loss"] < everything["history"][-1]["policy_loss"]
 
 
-def test_ilql_learns_what_tokens_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small vocabulary, and fewer updates."""
-    import ilql
-
+@pytest.fixture
+def _few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small vocabulary."""
     monkeypatch.setattr(ilql, "VOCABULARY", 64)
     for name, tokens in zip(("SURE", "LUCKY", "WRONG"), torch.arange(4, 52).view(3, 4, 4), strict=True):
         monkeypatch.setattr(ilql, name, tokens)
-    result = ilql.main(steps=120)
+
+
+@pytest.mark.usefixtures("_few_words")
+def test_a_run_of_ilql_among_several_is_the_run_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its data to the last bit, and in its networks after the first update."""
+    train = ilql.train
+    monkeypatch.setattr(ilql, "score", lambda logits: float(logits(torch.zeros(1, 1).long()).detach().sum()))
+
+    def learned(*argv: str) -> list[tuple[torch.Tensor, ...]]:
+        kept: list[tuple[torch.Tensor, ...]] = []
+
+        def keeping(seeds: Any, steps: int, loss: Any, data: list[torch.Tensor], *heads: str) -> Any:
+            network = train(seeds, steps, loss, data, *heads)
+            kept.append((*data, *(x.detach() for x in network.parameters())))
+            return network
+
+        monkeypatch.setattr(ilql, "train", keeping)
+        torch.set_default_dtype(torch.float64)
+        try:
+            results = ilql.main(["--steps=1", *argv])
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return [*kept, tuple(torch.tensor([*result.values()]) for result in results)]
+
+    *alone, (score,) = learned("--seed=3")
+    assert "±" not in capsys.readouterr().out
+    *among, scores = learned("--seed=2", "--seeds=3")
+    assert "±" in capsys.readouterr().out
+    for one, several in zip(alone, among, strict=True):
+        for x, all_runs in zip(one, several, strict=True):
+            assert len(all_runs) == 3
+            torch.testing.assert_close(all_runs[1:2], x, rtol=0, atol=0 if x.dtype == torch.int64 else 1e-12)
+        assert not torch.equal(several[0][0], several[0][1])
+    torch.testing.assert_close(scores[1], score, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_few_words")
+def test_ilql_learns_what_tokens_are_worth() -> None:
+    """In fewer updates."""
+    [result] = ilql.main(["--steps=120"])
     assert result["data"] == pytest.approx(0.4, abs=0.05)
     assert result["imitation"] == pytest.approx(0.4, abs=0.1)
     assert result["imitation"] < result["filtered imitation"] < 0.9

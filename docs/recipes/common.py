@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from flags import count
 from networks import CategoricalPolicy
 from processes import RANK
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -66,13 +67,6 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="compile the update as a whole")
     add("--out", type=Path, help="folder for result.json, metrics.csv and policy.pt")
     return parser
-
-
-def count(text: str) -> int:
-    """A whole number of at least one, from the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return int(text)
 
 
 def minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

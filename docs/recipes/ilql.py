@@ -7,12 +7,17 @@ is paid before the last token. The best answers earn 1 on average; the luckiest 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from functools import partial
 
 import torch
+from flags import count
+from runs import Seeds, joined, run_of, side_by_side
+from summary import show_scores
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 import offline_losses as ol
 
@@ -57,14 +62,34 @@ def dataset(episodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.cat([prompt[:, None], action], 1), torch.where(left == 1, answer, 0.0), left == 1, left > 0
 
 
-def train(model: Network, loss: Callable[..., Tensor], steps: int, *data: Tensor) -> Network:
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2, fused=True)
+class OfRun(nn.Module):
+    """A loss of networks as a module, which is called with the parameters of each run."""
+
+    def __init__(self, loss: Callable[..., Tensor], *networks: Network) -> None:
+        super().__init__()
+        self.loss, self.networks = loss, nn.ModuleList(networks)
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self.loss(*self.networks, *batch)
+
+
+def train(seeds: Seeds, steps: int, loss: Callable[..., Tensor], data: list[Tensor], *heads: str) -> Network:
+    """The networks of all runs as one, with parameters [R, ...] for data [R, N, .]; heads of Q have slow copies."""
+    warnings.filterwarnings("ignore", "There is a performance drop")  # attention goes from run to run
+    network = joined(seeds.each(Network, *heads), torch.stack)
+    slow = [deepcopy(network).requires_grad_(False)] if heads else []
+    of_run, run = OfRun(loss, network, *slow), torch.arange(len(data[0])).unsqueeze(1)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2, fused=True)
     for _ in range(steps):
-        rows = torch.randint(len(data[0]), (64,))
+        rows = torch.stack(seeds.each(torch.randint, data[0].shape[1], (64,)))
+        batch = tuple(x[run, rows] for x in data)
         optimizer.zero_grad()
-        loss(model, *(x[rows] for x in data)).backward()
+        losses = vmap(lambda own, batch: functional_call(of_run, own, batch))(dict(of_run.named_parameters()), batch)
+        losses.sum().backward()
+        for copy in slow:
+            ol.polyak_update_(copy, network, polyak=0.1)
         optimizer.step()
-    return model
+    return network
 
 
 @torch.no_grad()
@@ -81,7 +106,7 @@ def imitation_loss(model: Network, tokens: Tensor, mask: Tensor) -> Tensor:
     return ol.linear_nll_loss(model(tokens[:, :-1]), model.heads["policy"].weight, tokens[:, 1:], mask=mask)
 
 
-def ilql_loss(slow: Network, model: Network, tokens: Tensor, reward: Tensor, end: Tensor, mask: Tensor) -> Tensor:
+def ilql_loss(model: Network, slow: Network, tokens: Tensor, reward: Tensor, end: Tensor, mask: Tensor) -> Tensor:
     policy, *critics = (head.weight for head in model.heads.values())
     seen, action = model(tokens), tokens[:, 1:]
     state, v = seen[:, :-1], model.value(seen).squeeze(-1)  # the last token is no state to act in, but has a V
@@ -92,28 +117,53 @@ def ilql_loss(slow: Network, model: Network, tokens: Tensor, reward: Tensor, end
     penalty = sum(ol.linear_cql_penalty(state, head, action, temperature=0.1, mask=mask) for head in critics)
     weight = ol.awr_weights(q - v[:, :-1], temperature=0.05, max_weight=20.0)
     policy_loss = ol.linear_nll_loss(state, policy, action, mask=mask, weight=weight)
-    ol.polyak_update_(slow, model, polyak=0.1)
     return value_loss + critic_loss + 0.003 * penalty + 0.03 * policy_loss
 
 
-def main(steps: int = 400) -> dict[str, float]:
-    torch.manual_seed(0)
-    tokens, reward, end, mask = dataset(5000)
-    best = ol.return_filter(reward[mask], end[mask], fraction=0.2)[end[mask]]
-    behavior, filtered = (train(Network(), imitation_loss, steps, tokens[x], mask[x]) for x in (best >= 0, best))
-    slow = deepcopy(network := Network("q1", "q2")).requires_grad_(False)
-    train(network, partial(ilql_loss, slow), steps, tokens, reward, end, mask)
+def alone(network: Network, run: int) -> Network:
+    """The network of one run."""
+    network = run_of(network, run)
+    for parameter in network.parameters():
+        parameter.data = parameter.data[0]
+    return network
 
-    def perturbed(tokens: Tensor) -> Tensor:
-        state = network(tokens)[:, -1]
-        q = torch.minimum(network.heads["q1"](state), network.heads["q2"](state))
-        return behavior.policy(tokens) + (q - network.value(state)) / 0.05
 
-    policies = {"imitation": behavior.policy, "filtered imitation": filtered.policy}
-    policies |= {"weighted imitation": network.policy, "perturbed logits": perturbed}
-    result = {"data": float(reward.sum(1).mean()), **{name: score(logits) for name, logits in policies.items()}}
-    print(result)
-    return result
+def scores(*networks: Network) -> Iterator[dict[str, float]]:
+    """What the policies of each run earn."""
+    for run in range(len(networks[0].place)):
+        behavior, filtered, network = (alone(each, run) for each in networks)
+
+        def perturbed(tokens: Tensor, network: Network = network, behavior: Network = behavior) -> Tensor:
+            state = network(tokens)[:, -1]
+            q = torch.minimum(network.heads["q1"](state), network.heads["q2"](state))
+            return behavior.policy(tokens) + (q - network.value(state)) / 0.05
+
+        policies = {"imitation": behavior.policy, "filtered imitation": filtered.policy}
+        policies |= {"weighted imitation": network.policy, "perturbed logits": perturbed}
+        yield {name: score(logits) for name, logits in policies.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
+    """Every run has a seed of its own for its data, its networks and its batches."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=count, default=400, help="number of updates of each network")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--seeds", type=count, default=1, help="number of runs side by side")
+    parser.set_defaults(device="cpu")
+    options = side_by_side(parser.parse_args(argv))
+    seeds = Seeds(options)
+    data = [torch.stack(parts) for parts in zip(*seeds.each(dataset, 5000), strict=True)]
+    tokens, reward, end, mask = data
+    each = zip(reward, end, mask, strict=True)
+    best = torch.stack([ol.return_filter(r[m], e[m], fraction=0.2)[e[m]].nonzero().squeeze(1) for r, e, m in each])
+    run = torch.arange(len(best)).unsqueeze(1)
+    behavior = train(seeds, options.steps, imitation_loss, [tokens, mask])
+    filtered = train(seeds, options.steps, imitation_loss, [tokens[run, best], mask[run, best]])
+    network = train(seeds, options.steps, ilql_loss, data, "q1", "q2")
+    earned = seeds.each(next, scores(behavior, filtered, network))
+    results = [{"data": float(r.sum(1).mean()), **own} for r, own in zip(reward, earned, strict=True)]
+    show_scores("ilql", options.runs, results)
+    return results
 
 
 if __name__ == "__main__":

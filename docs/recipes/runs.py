@@ -15,6 +15,7 @@ from itertools import product
 from typing import Any, TypeVar
 
 import torch
+from flags import number
 from torch import nn
 from torch.func import vmap
 
@@ -27,14 +28,9 @@ def knob(
 ) -> None:
     """A hyper-parameter between zero and `above` that may have several values, each trained with every seed."""
 
-    def number(text: str) -> float:
-        value = float(text)
-        least, most = math.nextafter(0, 1) * (bounds[0] == "("), above if bounds[1] == "]" else math.nextafter(above, 0)
-        if least <= value <= most:
-            return value
-        raise argparse.ArgumentTypeError(f"expected a number in {bounds[0]}0, {above:g}{bounds[1]}, got {text}")
-
-    parser.add_argument(flag, type=number, nargs="+", default=[default], help=f"{help}; several values are swept")
+    parser.add_argument(
+        flag, type=number(bounds, above), nargs="+", default=[default], help=f"{help}; several values are swept"
+    )
 
 
 def side_by_side(options: Namespace) -> Namespace:

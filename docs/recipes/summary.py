@@ -82,9 +82,8 @@ def _comparison(rows: list[Result]) -> Table:
     title = f"{rows[0]['recipe']} on {rows[0]['dataset']}, seeds {', '.join(map(str, rows[0]['seeds']))}"
     table = Table(*rows[0]["setting"], "return", "interquartile mean", title=title)
     for row in rows:
-        error, interval = row["return_standard_error"], row["return_iqm_interval"]
-        mean = f"{row['return']:.4g}" + ("" if error is None else f" ± {error:.2g}")
-        iqm = f"{row['return_iqm']:.4g}" + (" [{:.4g}, {:.4g}]".format(*interval) if interval else "")
+        mean = _with_error(row["return"], row["return_standard_error"])
+        iqm = _iqm(row["return_iqm"], row["return_iqm_interval"])
         table.add_row(*(f"{value:g}" for value in row["setting"].values()), mean, iqm)
     return table
 
@@ -92,12 +91,10 @@ def _comparison(rows: list[Result]) -> Table:
 def _details(row: Result) -> Table:
     table = Table("", "", title=f"{row['recipe']} on {row['dataset']}", show_header=False)
     several = len(row["seeds"]) > 1
-    error = row["return_standard_error"]
     over = f", mean of {len(row['seeds'])} seeds" if several else ""
-    table.add_row(f"return{over}", f"{row['return']:.4g}" + ("" if error is None else f" ± {error:.2g}"))
+    table.add_row(f"return{over}", _with_error(row["return"], row["return_standard_error"]))
     if several and row["return_iqm_interval"]:
-        low, high = row["return_iqm_interval"]
-        table.add_row("return, interquartile mean", f"{row['return_iqm']:.4g} [{low:.4g}, {high:.4g}]")
+        table.add_row("return, interquartile mean", _iqm(row["return_iqm"], row["return_iqm_interval"]))
         table.add_row("return of each seed", ", ".join(f"{x:.4g}" for x in row["returns"]))
     last = min(row["options"]["checkpoints"], len(row["history"]))
     table.add_row(f"mean of the last checkpoints ({last})", f"{row['return_of_checkpoints']:.4g}")
@@ -109,6 +106,25 @@ def _details(row: Result) -> Table:
         table.add_row("what they truly return", f"{row['true_return']:.4g} ± {row['true_return_standard_error']:.2g}")
     table.add_row("training", f"{row['seconds']:.1f} s, {row['updates_per_second']:.0f} updates/s")
     return table
+
+
+def show_scores(recipe: str, runs: list[Namespace], results: list[dict[str, float]]) -> None:
+    """What each run measured by several names: the mean over the seeds, its standard error, and the IQM."""
+    table = Table("", "mean", "interquartile mean", title=f"{recipe}, seeds {', '.join(str(run.seed) for run in runs)}")
+    for name in results[0]:
+        found = over_seeds([result[name] for result in results])
+        table.add_row(
+            name, _with_error(found["mean"], found["standard_error"]), _iqm(found["iqm"], found["iqm_interval"])
+        )
+    Console().print(table)
+
+
+def _with_error(mean: float, error: float | None) -> str:
+    return f"{mean:.4g}" + ("" if error is None else f" ± {error:.2g}")
+
+
+def _iqm(mean: float, interval: list[float] | None) -> str:
+    return f"{mean:.4g}" + (" [{:.4g}, {:.4g}]".format(*interval) if interval else "")
 
 
 def save(result: Result, folder: Path) -> None:
