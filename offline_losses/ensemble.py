@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from offline_losses._core.checks import Knob, check_critics, check_index, check_knob
-from offline_losses._core.errors import describe
+from offline_losses._core.errors import describe, refuse
 from offline_losses._core.public import public
 from offline_losses._core.reduce import upcast
 
@@ -170,6 +170,7 @@ def polyak_update_(
         online: the network that is trained: a module of the same structure, or tensors of the same shapes.
         polyak: $\rho$ in [0, 1]; 0 leaves the target as it is, 1 copies the online network exactly. Where the share
             that is *kept* is called polyak (0.995, say), pass one minus it: 0.995 here forgets the copy in one step.
+            Or `[R]`, one for each run, if every parameter has the runs first, `[R, ...]`.
 
     Returns:
         None; `target` is changed.
@@ -178,7 +179,7 @@ def polyak_update_(
         None: runs without autograd.
 
     Raises:
-        ValueError: another number of tensors, shapes that differ, `polyak` out of range.
+        ValueError: another number of tensors, shapes that differ, `polyak` out of range or of other runs.
         TypeError: not modules or tensors.
 
     Examples:
@@ -191,7 +192,7 @@ def polyak_update_(
         Lillicrap et al., Continuous Control with Deep Reinforcement Learning (DDPG), arXiv:1509.02971, algorithm 1
         (soft update of the target network).
     """
-    check_knob("polyak_update_", "polyak", polyak, 0.0, 1.0, "[]")
+    check_knob("polyak_update_", "polyak", polyak, 0.0, 1.0, "[]", [getattr(polyak, "shape", torch.Size())])
     targets, onlines = _tensors("target", target), _tensors("online", online)
     if [tensor.shape for tensor in targets] != [tensor.shape for tensor in onlines]:
         raise ValueError(
@@ -203,11 +204,29 @@ def polyak_update_(
         slow, fast = [pair[0] for pair in pairs], [pair[1].to(pair[0].dtype) for pair in pairs]
         if not torch.compiler.is_compiling():
             _warn_of_standstill(slow, polyak)
-        weight = [polyak.to(tensor) for tensor in slow] if isinstance(polyak, Tensor) else polyak
+        weight = [_beside(polyak, tensor) for tensor in slow] if isinstance(polyak, Tensor) else polyak
         torch._foreach_lerp_(slow, fast, weight)  # exact at both ends, and where the two are equal
     for slow_buffer, fast_buffer in zip(targets, onlines, strict=True):
         if not slow_buffer.is_floating_point():
             slow_buffer.copy_(fast_buffer)
+
+
+def _beside(polyak: Tensor, parameter: Tensor) -> Tensor:
+    """One number, or one for each run, beside a parameter whose first axis is that of the runs."""
+    if not polyak.ndim:
+        return polyak.to(parameter)
+    if polyak.shape != parameter.shape[:1]:
+        expected = "shape [], or [R] beside parameters [R, ...] of R runs"
+        got = f"shape {list(polyak.shape)} beside a parameter of shape {list(parameter.shape)}"
+        refuse(
+            ValueError,
+            "polyak_update_",
+            "polyak",
+            expected,
+            got,
+            "Stack the parameters of the runs, or pass one number.",
+        )
+    return polyak.to(parameter).view(-1, *[1] * (parameter.ndim - 1))
 
 
 def _warn_of_standstill(slow: list[Tensor], polyak: Knob) -> None:

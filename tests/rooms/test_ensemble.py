@@ -122,6 +122,37 @@ def test_each_tensor_moves_by_the_same_share(polyak: float) -> None:
     assert all(torch.equal(x, new[name]) for name, x in state(online).items())
 
 
+def test_each_run_moves_by_its_own_share() -> None:
+    """Parameters of three runs stacked, of any number of axes, in compiled code too; as a map over the runs has it."""
+    polyak = torch.tensor([0.0, 0.3, 1.0])
+    shapes = [(3, 2, 4), (3, 2), (3,)]
+    old, new = ([torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
+    alone = [[x[i].clone() for x in old] for i in range(3)]
+    for run, share, i in zip(alone, polyak, range(3), strict=True):
+        polyak_update_(run, [x[i] for x in new], polyak=share)
+
+    compiled = torch.compile(polyak_update_, fullgraph=True, backend="eager")
+    for way in (polyak_update_, compiled):
+        target = [x.clone() for x in old]
+        way(target, new, polyak=polyak)
+        torch.testing.assert_close(
+            target, [torch.vmap(torch.lerp)(*pair, polyak.double()) for pair in zip(old, new, strict=True)]
+        )
+        for x, *runs in zip(target, *alone, strict=True):
+            torch.testing.assert_close(x, torch.stack(runs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "shapes"), [((2,), [(3, 2)]), ((3,), [(3, 2), ()]), ((3, 1), [(3, 2)]), ((3,), [(3, 2), (2,)])], ids=str
+)
+def test_a_share_of_other_runs_changes_nothing(runs: tuple[int, ...], shapes: list[tuple[int, ...]]) -> None:
+    """And is refused by name."""
+    target, online = ([make(shape) for shape in shapes] for make in (torch.zeros, torch.ones))
+    with pytest.raises(ValueError, match=r"polyak_update_: polyak: expected shape \[\], or \[R\] beside .+, got shape"):
+        polyak_update_(target, online, polyak=torch.full(runs, 0.5))
+    assert not any(x.any() for x in target)
+
+
 def test_the_default_is_slow() -> None:
     """0.005: after one update the target has come half a percent closer."""
     target, online = [torch.zeros(3, dtype=torch.float64)], [torch.ones(3, dtype=torch.float64)]
