@@ -20,7 +20,6 @@ from offline_losses._core.checks import (
     check_option,
     check_prediction,
     check_rows,
-    check_shape,
     check_tail,
 )
 from offline_losses._core.public import public
@@ -174,7 +173,8 @@ def cql_lagrange_losses(
 
     Args:
         gap: `[*batch]`, `[E, *batch]` or 0-d, a CQL penalty of either kind, unreduced or not.
-        log_multiplier: 0-d, $\log \alpha'$, the dual variable.
+        log_multiplier: 0-d, $\log \alpha'$, the dual variable; or one for each run, `[R, 1]` beside
+            `[R, B]`, `[1, R, 1]` beside `[E, R, B]`.
         threshold: $\tau$, the gap that is tolerated.
         penalty_weight: $w$, positive.
         threshold_on: `"weighted_gap"` or `"gap"`.
@@ -206,7 +206,7 @@ def cql_lagrange_losses(
         [Lineage](../lineage/conservative.md#cql_lagrange_losses).
     """
     check_float("cql_lagrange_losses", gap=gap, log_multiplier=log_multiplier)
-    check_shape("cql_lagrange_losses", "a scalar", torch.Size(()), log_multiplier=log_multiplier)
+    check_knob("cql_lagrange_losses", "log_multiplier", log_multiplier, -torch.inf, shapes=[gap.shape])
     check_tail("cql_lagrange_losses", gap.shape, gap.shape, mask, weight, reduction, denominator)
     check_knob("cql_lagrange_losses", "threshold", threshold, -torch.inf, shapes=[gap.shape])
     check_knob("cql_lagrange_losses", "penalty_weight", penalty_weight, 0.0, shapes=[gap.shape])

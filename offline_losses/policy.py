@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from offline_losses._core.checks import (
@@ -17,7 +16,6 @@ from offline_losses._core.checks import (
     check_float,
     check_knob,
     check_rows,
-    check_shape,
     check_tail,
     check_values,
 )
@@ -212,7 +210,7 @@ def temperature_loss(
     A dual loss: it moves its multiplier and nothing else, so the log-probability is detached.
 
     Args:
-        log_temperature: 0-d, $\log T$, the dual variable.
+        log_temperature: 0-d, $\log T$, the dual variable; or one for each run, `[R, 1]` beside `[R, B]`.
         log_prob: `[*batch]`, of actions sampled from the policy.
         target_entropy: $\bar{\mathcal H}$, nats; minus the number of action dimensions is usual.
         mask: bool `[*batch]`, True where the sample exists.
@@ -240,7 +238,7 @@ def temperature_loss(
         log T as the factor: see [Lineage](../lineage/policy.md#temperature_loss).
     """
     check_float("temperature_loss", log_temperature=log_temperature, log_prob=log_prob)
-    check_shape("temperature_loss", "a scalar", torch.Size(()), log_temperature=log_temperature)
+    check_knob("temperature_loss", "log_temperature", log_temperature, -math.inf, shapes=[log_prob.shape])
     check_tail("temperature_loss", log_prob.shape, log_prob.shape, mask, weight, reduction, denominator)
     check_knob("temperature_loss", "target_entropy", target_entropy, -math.inf, shapes=[log_prob.shape])
     excess = select(mask, upcast(log_prob.detach())) + target_entropy

@@ -113,3 +113,38 @@ def test_a_denominator_for_each_run(case: Case) -> None:
     elements = call(case, inputs)
     means = leaves(case.row.function(**inputs, denominator=count))
     torch.testing.assert_close(means, [(x / count).sum() for x in elements], rtol=1e-12, atol=1e-12)
+
+
+MULTIPLIERS = {"temperature_loss": "log_temperature", "cql_lagrange_losses": "log_multiplier"}
+each_dual = pytest.mark.parametrize("case", [case for case in CASES if case.row.name in MULTIPLIERS], ids=str)
+
+
+@each_dual
+def test_a_multiplier_for_each_run(case: Case) -> None:
+    """Is that run's alone, with its gradient: as they are, mapped over the runs, and in a compiled region."""
+    name, inputs, axes = MULTIPLIERS[case.row.name], case.build((RUNS, BATCH)), run_axes(case)
+    shape = next(iter(case.knobs_of_runs(RUNS).values())).shape
+    multiplier = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64).requires_grad_()
+
+    def element(multiplier: Tensor, *own: Tensor) -> Tensor:
+        return torch.stack(call(case, {**inputs, **dict(zip(axes, own, strict=True)), name: multiplier}))
+
+    given = [inputs[each] for each in axes]
+    mapped = torch.func.vmap(element, in_dims=(0, *axes.values()))(multiplier, *given)
+    compiled = torch.compile(element, fullgraph=True, backend="eager")
+    wanted = mapped.movedim(0, -2)
+    (slope,) = torch.autograd.grad(wanted.sum(), multiplier)
+    for way in (element, compiled):
+        found = way(multiplier.view(shape), *given)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(*torch.autograd.grad(found.sum(), multiplier), slope, rtol=1e-12, atol=1e-12)
+
+
+@each_dual
+def test_multipliers_of_other_runs_are_refused_by_name(case: Case) -> None:
+    name, inputs = MULTIPLIERS[case.row.name], case.build((RUNS, BATCH))
+    for wrong in (torch.zeros(RUNS), torch.zeros(RUNS - 1, 1), torch.zeros(1, 1, RUNS, 1)):
+        with pytest.raises(ValueError, match=rf"^{case.row.name}: {name}: expected shape \[\] or shape \[.*\].*, got"):
+            case.row.function(**{**inputs, name: wrong})
+    with pytest.raises(TypeError, match=f"^{case.row.name}: {name}: expected"):
+        case.row.function(**{**inputs, name: 0.0})
