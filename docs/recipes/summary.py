@@ -82,7 +82,7 @@ def _comparison(rows: list[Result]) -> Table:
     title = f"{rows[0]['recipe']} on {rows[0]['dataset']}, seeds {', '.join(map(str, rows[0]['seeds']))}"
     table = Table(*rows[0]["setting"], "return", "interquartile mean", title=title)
     for row in rows:
-        mean = _with_error(row["return"], row["return_standard_error"])
+        mean = _with_error(row["return"], row["return_standard_error"] if len(row["seeds"]) > 1 else None)
         iqm = _iqm(row["return_iqm"], row["return_iqm_interval"])
         table.add_row(*(f"{value:g}" for value in row["setting"].values()), mean, iqm)
     return table
