@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -35,6 +36,7 @@ import ilql
 import iql
 from networks import SamplingPolicy
 from saved import load_policy
+from summary import show
 from tensordict import TensorDict
 
 PENDULUM, CARTPOLE, ICU = "pendulum/mixed-v0", "cartpole/mixed-v0", "icu-sepsis/clinicians-v0"
@@ -235,6 +237,17 @@ def test_a_sweep_can_be_repeated_and_a_run_of_it_made_alone(tmp_path: Path, caps
     torch.testing.assert_close(saved.policy.state_dict(), expected.policy.state_dict(), rtol=1e-4, atol=1e-5)
 
 
+def test_one_seed_has_no_standard_error_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two values beside each other, each with one seed: a single number, whatever its episodes' spread."""
+    about = {"recipe": "iql", "dataset": PENDULUM, "seconds": 1.0, "updates_per_second": 1.0, "history": []}
+    found = {"return": 5.0, "return_standard_error": 0.25, "options": {"seed": 0}}
+    results = [about | found | {"setting": {"expectile": value}} for value in (0.6, 0.9)]
+    show(results)
+    assert "±" not in capsys.readouterr().out
+    show([result | {"options": {"seed": seed}} for result in results for seed in range(2)])
+    assert "5 ± 0" in capsys.readouterr().out
+
+
 def test_runs_one_after_the_other_are_the_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a recipe whose network has no axis of runs."""
     flags = ["--dataset", CARTPOLE, *SHORT, "--context=4"]
@@ -254,6 +267,49 @@ def test_every_value_of_a_sweep_is_in_its_range(flags: list[str], capsys: pytest
     with pytest.raises(SystemExit):
         iql.main(flags)
     assert "expected a number in (0, " in capsys.readouterr().err
+
+
+SCRIPTS = sorted(Path(common.__file__).parent.glob("*.py"))
+FLAG = re.compile(r'"(--[a-z-]+)",\s*(?:type=)?(\w*)')
+FLAGS = [
+    (path.stem, flag)
+    for path in SCRIPTS
+    for flag, kind in FLAG.findall(path.read_text())
+    if kind.startswith(("number", "real", "count", "from_"))
+]
+
+
+@pytest.mark.parametrize(("recipe", "flag"), [each for each in FLAGS if each[0] != "common"])
+def test_what_is_no_number_is_a_sentence(recipe: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In front of all work; a number that is not finite is none."""
+    with pytest.raises(SystemExit):
+        importlib.import_module(recipe).main([flag, "nan"])
+    assert f"argument {flag}: expected a " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "number", "said"),
+    [
+        ("--polyak", "1.5", "a number in [0, 1], got 1.5"),
+        ("--discount", "-0.1", "a number in [0, 1], got -0.1"),
+        ("--lr", "0", "a number in (0, inf), got 0"),
+        ("--return-range", "inf", "a number in (0, inf), got inf"),
+        ("--seed", "-1", "a whole number of at least 0, got -1"),
+    ],
+)
+def test_what_is_not_swept_is_in_its_range(
+    flag: str, number: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        iql.main([flag, number])
+    assert f"argument {flag}: expected {said}" in capsys.readouterr().err
+
+
+def test_every_number_of_the_command_line_has_a_range() -> None:
+    assert len(FLAGS) > 50
+    assert not [
+        path for path in Path("docs/recipes").glob("*.py") if re.search(r"type=(float|int)\b", path.read_text())
+    ]
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--steps", "--batch-size", "--checkpoints"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import imitation_policy
 from runs import side_by_side
 from task import load_task
@@ -22,7 +23,9 @@ from offline_losses.adapters.tensordict import on_tensordict
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--fraction", type=float, default=1.0, help="share of the episodes to imitate, the best first")
+    parser.add_argument(
+        "--fraction", type=number("(]", 1), default=1.0, help="share of the episodes to imitate, the best first"
+    )
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 

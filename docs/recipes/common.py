@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from flags import count
+from flags import count, from_zero, number
 from networks import CategoricalPolicy
 from processes import RANK
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,10 +46,15 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     add("--dataset", default="pendulum/mixed-v0", help="an embedded dataset, or the id of any Minari dataset")
     add("--steps", type=count, default=10_000, help="number of updates")
     add("--batch-size", type=count, default=256)
-    add("--lr", type=float, default=1e-3)
+    add("--lr", type=number("()"), default=1e-3)
     add("--hidden", type=count, default=64, help="width of the two hidden layers")
-    add("--discount", type=float, default=0.99)
-    add("--return-range", type=float, default=100.0, help="rewards are scaled so that the data's returns span this")
+    add("--discount", type=number("[]", 1), default=0.99)
+    add(
+        "--return-range",
+        type=number("()"),
+        default=100.0,
+        help="rewards are scaled so that the data's returns span this",
+    )
     add("--raw-rewards", action="store_true", help="leave them as recorded, whatever --return-range says")
     add("--evaluations", type=count, default=10, help="points of the learning curve")
     add(
@@ -59,9 +64,9 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         help="last points of the curve whose mean is shown too",
     )
     add("--episodes", type=count, default=100, help="episodes of the last evaluation")
-    add("--evaluation-seed", type=int, help="of its first episode; if not given, 10 000 more than --seed")
+    add("--evaluation-seed", type=from_zero, help="of its first episode; if not given, 10 000 more than --seed")
     add("--probe", type=count, default=256, help="rows of the data on which Q is compared with the truth")
-    add("--seed", type=int, default=0, help="of the first run")
+    add("--seed", type=from_zero, default=0, help="of the first run")
     add("--seeds", type=count, default=1, help="number of runs side by side, with the seeds from --seed on")
     add("--device", default="cpu")
     add("--compile", action="store_true", help="compile the update as a whole")

@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number, real
 from networks import TanhGaussianPolicy, twin_critics
 from runs import each_run, side_by_side
 from task import load_task
@@ -34,11 +35,13 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty")
-    parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
-    parser.add_argument("--lagrange", type=float, metavar="THRESHOLD", help="let a multiplier hold the penalty here")
-    parser.add_argument("--proposals", type=int, default=4, help="actions drawn from each of the three proposals")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--conservative", type=number("[)"), default=0.1, help="weight of the penalty")
+    parser.add_argument(
+        "--temperature", type=number("()"), default=0.1, help="of the soft maximum; units of scaled return"
+    )
+    parser.add_argument("--lagrange", type=real, metavar="THRESHOLD", help="let a multiplier hold the penalty here")
+    parser.add_argument("--proposals", type=count, default=4, help="actions drawn from each of the three proposals")
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from common import Report, Result, arguments, minimize, one_by_one, train
+from flags import count, real
 from networks import Deployable, of_action
 from runs import side_by_side
 from task import load_task
@@ -75,8 +76,8 @@ class DecisionTransformer(Deployable):
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--context", type=int, default=10, help="steps that are looked back on")
-    parser.add_argument("--wish", type=float, help="the return that is asked for; the best of the data if not given")
+    parser.add_argument("--context", type=count, default=10, help="steps that are looked back on")
+    parser.add_argument("--wish", type=real, help="the return that is asked for; the best of the data if not given")
     return one_by_one(partial(learn, report=report), side_by_side(parser.parse_args(argv)))
 
 

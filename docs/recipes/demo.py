@@ -24,6 +24,7 @@ import torch
 from common import Row
 from embedded import EMBEDDED, load
 from figures import draw_learning_curves, draw_q_and_truth
+from flags import count, from_zero, number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -126,10 +127,14 @@ FIRST_LOOK = [
 def main(argv: Sequence[str] | None = None) -> list[Result]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/demo"))
-    parser.add_argument("--steps-scale", type=float, default=1.0, help="every run makes this many times its updates")
-    parser.add_argument("--seeds", type=int, default=5, help="of every run")
+    parser.add_argument(
+        "--steps-scale", type=number("()"), default=1.0, help="every run makes this many times its updates"
+    )
+    parser.add_argument("--seeds", type=count, default=5, help="of every run")
     parser.add_argument("--flags", default="", help="further flags for every recipe, such as '--seed 5'")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time; 0: all in this process")
+    parser.add_argument(
+        "--jobs", type=from_zero, default=os.cpu_count() or 1, help="runs at a time; 0: all in this process"
+    )
     options = parser.parse_args(argv)
     console, started = Console(), time.perf_counter()
     console = console if console.is_terminal else Console(width=WIDTH)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number
 from networks import ActionField, SamplingPolicy
 from runs import side_by_side
 from task import load_task
@@ -46,8 +47,10 @@ class Denoiser(SamplingPolicy):
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--fraction", type=float, default=1.0, help="share of the episodes to imitate, the best first")
-    parser.add_argument("--denoising-steps", type=int, default=15)
+    parser.add_argument(
+        "--fraction", type=number("(]", 1), default=1.0, help="share of the episodes to imitate, the best first"
+    )
+    parser.add_argument("--denoising-steps", type=count, default=15)
     parser.add_argument("--prediction-type", choices=("epsilon", "x0", "v"), default="x0")
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)

@@ -11,6 +11,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import QNetwork, of_action
 from runs import side_by_side
 from task import load_task
@@ -24,9 +25,11 @@ from offline_losses import cql_logsumexp_penalty, double_q_target, polyak_update
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="cartpole/mixed-v0")
-    parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty; 0 is double DQN")
-    parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--conservative", type=number("[)"), default=0.1, help="weight of the penalty; 0 is double DQN")
+    parser.add_argument(
+        "--temperature", type=number("()"), default=0.1, help="of the soft maximum; units of scaled return"
+    )
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=True)
 

@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import from_two, number
 from networks import Critics, TanhGaussianPolicy
 from runs import each_run, side_by_side
 from task import load_task
@@ -33,9 +34,9 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--critics", type=int, default=10)
-    parser.add_argument("--diversity", type=float, default=1.0, help="weight of the penalty; 0 is SAC-N")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--critics", type=from_two, default=10)
+    parser.add_argument("--diversity", type=number("[)"), default=1.0, help="weight of the penalty; 0 is SAC-N")
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Callable
+from functools import partial
 
 
 def number(bounds: str = "(]", above: float = math.inf) -> Callable[[str], float]:
@@ -24,8 +26,20 @@ def number(bounds: str = "(]", above: float = math.inf) -> Callable[[str], float
     return parsed
 
 
-def count(text: str) -> int:
-    """A whole number of at least one."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+def real(text: str) -> float:
+    """Any number that is finite."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"expected a number, got {text}")
+
+
+def count(text: str, least: int = 1) -> int:
+    """A whole number of at least so much."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
     return int(text)
+
+
+from_zero = partial(count, least=0)
+from_two = partial(count, least=2)

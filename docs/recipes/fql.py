@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number
 from networks import ActionField, OneStepPolicy, twin_critics
 from runs import knob, side_by_side
 from task import load_task
@@ -33,8 +34,8 @@ from offline_losses import (
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     knob(parser, "--distillation", 10.0, "larger: stay nearer to the flow of the data")
-    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--flow-steps", type=count, default=10, help="Euler steps from noise to action")
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

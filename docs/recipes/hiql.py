@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number
 from networks import Deployable, Embedding, mlp, of_action
 from runs import side_by_side
 from task import load_task
@@ -61,11 +62,13 @@ class Hierarchy(Deployable):
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="maze/play-v0")
-    parser.add_argument("--expectile", type=float, default=0.9, help="above 0.5: the optimistic side")
-    parser.add_argument("--temperature", type=float, default=0.5, help="divides the advantages; units of steps")
-    parser.add_argument("--subgoal-steps", type=int, default=6)
-    parser.add_argument("--polyak", type=float, default=0.05)
+    parser.add_argument("--expectile", type=number("()", 1), default=0.9, help="above 0.5: the optimistic side")
+    parser.add_argument("--temperature", type=number("()"), default=0.5, help="divides the advantages; units of steps")
+    parser.add_argument("--subgoal-steps", type=count, default=6)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.05)
     options = side_by_side(parser.parse_args(argv))
+    if options.discount == 1.0:
+        parser.error("argument --discount: expected a number in [0, 1), of which the goals are drawn, got 1")
     if not options.dataset.startswith("maze/"):
         parser.exit(1, f"{options.dataset} has no goals: its observations are not those of a cell and another.\n")
     task = load_task(options, discrete_only=True)

@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import from_two, number
 from networks import CategoricalCritics, Value, imitation_policy
 from runs import knob, side_by_side
 from task import Task, load_task
@@ -43,14 +44,14 @@ def support_of_returns(task: Task, discount: float, bins: int) -> Tensor:
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--bins", type=int, default=51)
+    parser.add_argument("--bins", type=from_two, default=51)
     parser.add_argument(
-        "--sigma-to-bin-ratio", type=float, default=0.75, help="how far a target reaches beside its bin"
+        "--sigma-to-bin-ratio", type=number("()"), default=0.75, help="how far a target reaches beside its bin"
     )
     knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side", "()", 1)
     knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
     knob(parser, "--max-weight", 100.0, "of an action")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 

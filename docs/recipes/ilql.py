@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 
 import torch
-from flags import count
+from flags import count, from_zero
 from runs import Seeds, joined, run_of, side_by_side
 from summary import show_scores
 from torch import Tensor, nn
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
     """Every run has a seed of its own for its data, its networks and its batches."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=count, default=400, help="number of updates of each network")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--seed", type=from_zero, default=0, help="of the first run")
     parser.add_argument("--seeds", type=count, default=1, help="number of runs side by side")
     parser.set_defaults(device="cpu")
     options = side_by_side(parser.parse_args(argv))

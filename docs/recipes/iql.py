@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import Value, imitation_policy, twin_critics
 from processes import across_processes
 from runs import knob, side_by_side
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     knob(parser, "--expectile", 0.7, "above 0.5: the optimistic side", "()", 1)
     knob(parser, "--temperature", 1.0, "divides the advantage; units of scaled return")
     knob(parser, "--max-weight", 100.0, "of an action")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 

@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number
 from networks import QuantileNetwork, of_action
 from runs import side_by_side
 from task import load_task
@@ -30,11 +31,17 @@ def quantiles_of(quantiles: Tensor, action: Tensor) -> Tensor:
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     parser.set_defaults(dataset="cartpole/mixed-v0")
-    parser.add_argument("--quantiles", type=int, default=32)
-    parser.add_argument("--delta", type=float, default=1.0, help="where the square becomes a line; scaled return")
-    parser.add_argument("--conservative", type=float, default=0.1, help="weight of the penalty; 0 is double QR-DQN")
-    parser.add_argument("--temperature", type=float, default=0.1, help="of the soft maximum; units of scaled return")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--quantiles", type=count, default=32)
+    parser.add_argument(
+        "--delta", type=number("()"), default=1.0, help="where the square becomes a line; scaled return"
+    )
+    parser.add_argument(
+        "--conservative", type=number("[)"), default=0.1, help="weight of the penalty; 0 is double QR-DQN"
+    )
+    parser.add_argument(
+        "--temperature", type=number("()"), default=0.1, help="of the soft maximum; units of scaled return"
+    )
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=True)
 

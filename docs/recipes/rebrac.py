@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import DeterministicPolicy, twin_critics
 from runs import each_run, knob, side_by_side
 from task import load_task
@@ -34,9 +35,9 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     parser = arguments(__doc__)
     knob(parser, "--policy-bc", 0.01, "what the policy pays for leaving the data", "[]")
     knob(parser, "--critic-bc", 0.01, "what the critics' target pays for it", "[]")
-    parser.add_argument("--noise", type=float, default=0.2, help="deviation of the noise on the target's action")
-    parser.add_argument("--noise-clip", type=float, default=0.5)
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--noise", type=number("[)"), default=0.2, help="deviation of the noise on the target's action")
+    parser.add_argument("--noise-clip", type=number("[]"), default=0.5)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import count, number, real
 from networks import ActionField, SamplingPolicy, Value
 from runs import each_run, side_by_side
 from task import load_task
@@ -50,11 +51,15 @@ class GuidedFlow(SamplingPolicy):
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--fraction", type=float, default=0.3, help="share of the actions that are called good")
-    parser.add_argument("--lambda", type=float, default=0.95, dest="lambda_", help="1: the returns of the data")
-    parser.add_argument("--guidance", type=float, default=1.5, help="1: just the condition; larger exaggerates it")
-    parser.add_argument("--dropout", type=float, default=0.1, help="share of samples without the condition")
-    parser.add_argument("--flow-steps", type=int, default=10, help="Euler steps from noise to action")
+    parser.add_argument(
+        "--fraction", type=number("(]", 1), default=0.3, help="share of the actions that are called good"
+    )
+    parser.add_argument(
+        "--lambda", type=number("[]", 1), default=0.95, dest="lambda_", help="1: the returns of the data"
+    )
+    parser.add_argument("--guidance", type=real, default=1.5, help="1: just the condition; larger exaggerates it")
+    parser.add_argument("--dropout", type=number("[]", 1), default=0.1, help="share of samples without the condition")
+    parser.add_argument("--flow-steps", type=count, default=10, help="Euler steps from noise to action")
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
     data, runs = task.data, len(options.runs)

@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import TanhGaussianPolicy, twin_critics
 from runs import each_run, side_by_side
 from task import load_task
@@ -31,7 +32,7 @@ from offline_losses import (
 
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import Value, imitation_policy, twin_critics
 from runs import knob, side_by_side
 from task import load_task
@@ -37,8 +38,8 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     parser = arguments(__doc__)
     knob(parser, "--temperature", 2.0, "price of leaving the data; units of return")
     parser.add_argument("--exponential", action="store_true", help="EQL in place of SQL")
-    parser.add_argument("--max-weight", type=float, default=100.0)
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--max-weight", type=number(), default=100.0)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 

@@ -12,6 +12,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import DeterministicPolicy, twin_critics
 from runs import each_run, knob, side_by_side
 from task import load_task
@@ -25,9 +26,9 @@ from offline_losses import bellman_target, ensemble_min, polyak_update_, squared
 def main(argv: Sequence[str] | None = None, report: Report | None = None) -> list[Result]:
     parser = arguments(__doc__)
     knob(parser, "--q-weight", 2.5, "larger: trust the critic more, the data less")
-    parser.add_argument("--noise", type=float, default=0.2, help="deviation of the noise on the target's action")
-    parser.add_argument("--noise-clip", type=float, default=0.5)
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--noise", type=number("[)"), default=0.2, help="deviation of the noise on the target's action")
+    parser.add_argument("--noise-clip", type=number("[]"), default=0.5)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options, discrete_only=False)
 

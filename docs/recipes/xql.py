@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from common import Report, Result, arguments, minimize, train
+from flags import number
 from networks import Value, imitation_policy, twin_critics
 from runs import knob, side_by_side
 from task import load_task
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None, report: Report | None = None) -> lis
     knob(parser, "--temperature", 2.0, "of the soft maximum; units of scaled return")
     knob(parser, "--max-exponent", 7.0, "where the exponential becomes its tangent")
     knob(parser, "--max-weight", 100.0, "of an action")
-    parser.add_argument("--polyak", type=float, default=0.005)
+    parser.add_argument("--polyak", type=number("[]", 1), default=0.005)
     options = side_by_side(parser.parse_args(argv))
     task = load_task(options)
 
