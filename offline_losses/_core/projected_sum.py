@@ -160,22 +160,23 @@ def sum_and_gradient(
     """Log-probability, largest logit and sum of exponentials, and the gradients, some rows at a time."""
     rows = _kept_rows(head)
     tiles = hidden.new_empty(len(head) * min(rows, len(hidden)))
+    saved = hidden.new_empty(3, len(hidden))
+    by_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     by_head: Tensor | None = None
-    parts: list[tuple[Tensor, ...]] = []
+    others: list[Sequence[Tensor]] = []
     for start in range(0, max(1, len(hidden)), rows):
-        h, a, w = (x[start : start + rows] for x in (hidden, action, weight.to(hidden.dtype)))
-        kept = Kept(tiles, [], torch.zeros_like(h, memory_format=torch.contiguous_format))
+        mine = slice(start, start + rows)
+        h, a, w = hidden[mine], action[mine], weight[mine].to(hidden.dtype)
+        kept = Kept(tiles, [], by_hidden[mine].zero_())
         log_prob, _, largest, summed = by_tiles(function, h, head, bias, scale, a, chunk, kept=kept)
-        slopes = (largest, summed, w, torch.zeros_like(w), wanted, chunk)
+        slopes = (largest, summed, w, torch.zeros_like(w), (True, *wanted[1:]), chunk)
         found = gradient_by_tiles(h, head, bias, scale, a, *slopes, kept=kept, by_head=by_head)
-        by_head = found[int(wanted[0])] if wanted[1] else None
-        parts.append((log_prob, largest, summed, *found))
-    columns = [list(x) for x in zip(*parts, strict=True)]
-    gradients, made = [], iter(columns[3:])
-    for i in (i for i in range(4) if wanted[i]):
-        each = next(made)
-        gradients.append(torch.cat(each) if i == 0 else each[-1] if i == 1 else torch.stack(each).sum(0))
-    return [torch.cat(x) for x in columns[:3]], gradients
+        by_head = found[1] if wanted[1] else None
+        others.append(found[1 + wanted[1] :])
+        saved[:, mine] = torch.stack([log_prob, largest, summed])
+    of_sums = [torch.stack(each).sum(0) for each in zip(*others, strict=True)]
+    gradients = [by_hidden] * wanted[0] + ([] if by_head is None else [by_head]) + of_sums
+    return list(saved), gradients
 
 
 def _times(weight: Tensor, log_prob: Tensor) -> Tensor:

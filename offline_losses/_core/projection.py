@@ -190,7 +190,7 @@ def gradient_by_tiles(
     if wanted[1] and by_head is None:
         by_head = torch.empty(head.shape, dtype=head.dtype, device=head.device)
     by_shifted = hidden.new_zeros(len(head)) if wanted[2] or wanted[3] else None
-    wide = hidden.new_empty(min(chunk, len(head)), hidden.shape[1]) if head.dtype != hidden.dtype else None
+    wide = _wide(hidden, head, chunk)
     tops = iter(() if kept is None else kept.tops)
     for classes, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk, kept, kept is not None):
         if kept is None:
@@ -232,9 +232,10 @@ def _tiles(
     """
     across = hidden.t().contiguous()
     memory = hidden.new_empty(min(chunk, len(head)) * min(ROWS, len(hidden))) if kept is None else kept.tiles
+    wide = _wide(hidden, head, chunk)
     for first in range(0, len(head), chunk):
         classes = slice(first, first + chunk)
-        w = head[classes].to(hidden.dtype)
+        w = head[classes] if wide is None else wide[: len(head) - first].copy_(head[classes])
         for start in range(0, max(1, len(hidden)), ROWS):
             rows = slice(start, start + ROWS)
             index = action[rows] - first
@@ -246,6 +247,11 @@ def _tiles(
             if bias is not None and scale is not None and not filled:
                 z.add_((bias[classes] * scale).unsqueeze(1))
             yield classes, w, rows, index.clamp(0, len(w) - 1).unsqueeze(0), inside, z
+
+
+def _wide(hidden: Tensor, head: Tensor, chunk: int) -> Tensor | None:
+    """Memory for a part of a head in the dtype of the hidden states, if that is another."""
+    return None if head.dtype == hidden.dtype else hidden.new_empty(min(chunk, len(head)), hidden.shape[1])
 
 
 def _exp(x: Tensor) -> Tensor:
