@@ -291,6 +291,25 @@ def test_the_page_is_made_of_the_files(rows: list[Measurement], tmp_path: Path) 
     assert (tmp_path / "benchmarks" / "a-machine-updates.svg").exists()
 
 
+def test_a_head_over_a_vocabulary_is_held_to_its_goals(rows: list[Measurement], tmp_path: Path) -> None:
+    """A ratio that misses its goal is marked, one that was not measured is empty, and so is its time."""
+    pytest.importorskip("matplotlib")
+    from benchmarks import projection, report
+
+    write_csv(rows, tmp_path / "results" / "a-machine.csv")
+    key = {"machine": "A Machine", "torch": "2.13.0", "dtype": "float32", "size": "256", "rows": "64"}
+    for variant, seconds in (("linear_log_prob", 1.5), ("linear_cql_penalty", 0.9), ("cross_entropy", 1.0)):
+        measured = {"variant": variant, "seconds": seconds, "excess_mib": 8.4}
+        projection.keep(tmp_path / "results" / "projection" / "a-machine.csv", {**key, **measured})
+    late = {"variant": "linear_cross_entropy", "note": "more than 240 s"}
+    projection.keep(tmp_path / "results" / "projection" / "a-machine.csv", {**key, **late})
+    text = report.write_report(tmp_path / "results", tmp_path).read_text()
+    assert "| float32 [64, 256] | 1.50 s<br>8 MiB | 0.90 s<br>8 MiB | 1.00 s<br>8 MiB | more than 240 s |" in text
+    assert "| `linear_log_prob` ÷ `cross_entropy` | ≤ 1.0 | **1.50** |" in text
+    assert "| `linear_cql_penalty` ÷ `cross_entropy` | ≤ 1.0 | 0.90 |" in text
+    assert "| `linear_cql_penalty` ÷ `linear_cross_entropy` | ≤ 0.75 |  |" in text
+
+
 def test_an_update_that_compiling_does_not_help_is_told(rows: list[Measurement], tmp_path: Path) -> None:
     """With the share of its time that is matrix products."""
     pytest.importorskip("matplotlib")
