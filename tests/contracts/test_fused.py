@@ -689,18 +689,19 @@ def test_a_light_backward_pass_goes_there_too(case: Case) -> None:
 @pytest.mark.parametrize("records", [False, True])
 def test_one_node_serves_results_of_differing_arguments(records: bool) -> None:
     """The effective sample size has no gradient for the rewards, and from it they get none, as parameters do not."""
-    found, generator = [], torch.Generator().manual_seed(0)
+    nodes, found, generator = [], [], torch.Generator()
     for function in (fused.ips_value, offline_losses.ips_value):
-        reward, probability = (torch.rand(20_000, generator=generator.manual_seed(i)).requires_grad_() for i in (0, 1))
-        value, error, size = function(reward, probability, torch.full((20_000,), 0.5))
-        size.backward(retain_graph=True, create_graph=records)
-        assert reward.grad is None
-        (value + error).backward(create_graph=records)
-        found.append((value.grad_fn, size.grad_fn, reward.grad, probability.grad))
-    (*nodes, reward, probability), (*_, reward_eagerly, probability_eagerly) = found
+        inputs = [torch.rand(20_000, generator=generator.manual_seed(i)).requires_grad_() for i in (0, 1)]
+        value, error, size = function(*inputs, torch.full((20_000,), 0.5))
+        nodes += [value.grad_fn, size.grad_fn]
+        kept = {"retain_graph": True, "create_graph": records}
+        nothing, slope = torch.autograd.grad(size, inputs, allow_unused=True, **kept)
+        found.append([slope, *torch.autograd.grad(value + error, inputs, **kept)])
+        size.backward(retain_graph=True)
+        assert nothing is None
+        assert inputs[0].grad is None
     assert nodes[0] is nodes[1]
-    torch.testing.assert_close(reward, reward_eagerly)
-    torch.testing.assert_close(probability, probability_eagerly)
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.usefixtures("_compiles")
