@@ -2,8 +2,7 @@
 
 Under a transform, on a card and on the meta device nothing may look at a value, so that every step is sent to the first
 one of its episode. In compiled code a sum is one operator, `offline_losses::episode_sum`, which on the CPU takes the
-episodes as pieces of different length. What takes more passes over the steps than one goes through large data in blocks
-of whole episodes, each of which stays in the processor's cache from its first pass to its last.
+episodes as pieces of different length.
 """
 
 from __future__ import annotations
