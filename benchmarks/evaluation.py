@@ -1,7 +1,8 @@
-"""Processor time to judge a policy on a large log: `python -m benchmarks.evaluation`, two minutes on one core.
+"""Processor time to judge a policy on a large log: `python -m benchmarks.evaluation`, a minute on one core.
 
-Ten million steps in 100 000 episodes of unequal length, on one thread; the estimators, `discounted_return` and a NumPy
-loop over episodes run in turn, and medians are kept, for `python -m benchmarks --report`.
+Ten million steps in 100 000 episodes of unequal length, on one thread; estimators, `discounted_return`, a NumPy loop
+over episodes and the exponentials of as many doubles run in turn. Medians of the times, and of their ratios in the same
+turn, are kept, for `python -m benchmarks --report`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from torch import Tensor
 
 import offline_losses
 from benchmarks.projection import machine
+from offline_losses._core.pieces import BLOCK
 
 RESULTS = Path(__file__).parent / "results" / "evaluation"
-STEPS, EPISODES, ROUNDS, DISCOUNT = 10_000_000, 100_000, 5, 0.99
+STEPS, EPISODES, ROUNDS, DISCOUNT = 10_000_000, 100_000, 7, 0.99
+DRAWS = 20
+LOOP, EXPONENTIALS = "NumPy loop, per decision", "exponentials alone"
 WHOLE = ("importance_sampling_value", "weighted_importance_sampling_value")
 BY_DECISION = ("per_decision_value", "weighted_per_decision_value")
 WITH_A_MODEL = ("doubly_robust_value", "weighted_doubly_robust_value")
@@ -38,13 +42,13 @@ def main() -> None:
             start = time.process_time()
             run()
             spent[name].append(time.process_time() - start)
-    unit = median(spent["discounted_return"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / f"{machine('cpu').lower().replace(' ', '-')}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["machine", "torch", "name", "seconds", "ratio"])
         for name, seconds in spent.items():
-            row = [name, f"{median(seconds):.3f}", f"{median(seconds) / unit:.2f}"]
+            ratio = median(x / unit for x, unit in zip(seconds, spent["discounted_return"], strict=True))
+            row = [name, f"{median(seconds):.3f}", f"{ratio:.2f}"]
             print("  ".join(row))
             writer.writerow([machine("cpu"), torch.__version__, *row])
 
@@ -66,7 +70,12 @@ def _work() -> dict[str, Callable[[], object]]:
         function = getattr(offline_losses, name)
         work[name] = lambda function=function, tensors=tensors: function(*tensors, discount=DISCOUNT)  # type: ignore[misc]
     bounds = [0, *(done.nonzero().flatten() + 1).tolist()]
-    work["NumPy loop, per decision"] = lambda: _loop(reward.numpy(), log_ratio.numpy(), bounds)
+    work[f"magic_value, {DRAWS} draws"] = lambda: offline_losses.magic_value(
+        *model, discount=DISCOUNT, generator=torch.Generator().manual_seed(0), resamples=DRAWS
+    )
+    work[LOOP] = lambda: _loop(reward.numpy(), log_ratio.numpy(), bounds)
+    exponents = log_ratio[:BLOCK].double()
+    work[EXPONENTIALS] = lambda: [exponents.exp() for _ in range(STEPS // BLOCK)]
     return work
 
 
