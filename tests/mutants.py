@@ -47,6 +47,9 @@ COMPILED = [
     *(TESTS / f"test_{name}.py" for name in ("update", "update_fuzz", "products", "kernels")),
     TESTS / "contracts" / "test_fused.py",
 ]
+MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
+"""Whose contracts stand for those of all where what all rooms share is changed."""
+
 FUSED = {"huber_loss", "mpo_weights", "lambda_return", "relabel_return", "linear_nll_loss"}
 """Functions whose graphs stand for those of all: loops, sums, recurrences, the best stop, a product in tiles."""
 
@@ -89,7 +92,7 @@ SEED = 0
 LONG = {"adapters": 0.5, "_compile": 2.0}
 """Seconds beyond which a test is left aside: it starts processes, writes large files, or generates code."""
 
-ENOUGH = 30.0
+ENOUGH = 10.0
 """Seconds of tests after which a mutant of what several rooms share counts as one that no test notices."""
 
 LIMIT = 20.0
@@ -246,10 +249,12 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             rooms = ELSEWHERE.get(room, ("regression", "returns"))
         case _:
             rooms = (room, *ELSEWHERE.get(room, ()))
+    files = [TESTS / "rooms" / f"test_{name}.py" for name in rooms]
+    if room.startswith("_core/"):
+        return [TESTS / "test_core.py", *files, *CONTRACTS[:3]], MAIN
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
-    shared = [TESTS / "test_core.py", *CONTRACTS[:3]] if room.startswith("_core/") else CONTRACTS
-    return [*shared, *(TESTS / "rooms" / f"test_{name}.py" for name in rooms)], names
+    return [*files, *CONTRACTS], names
 
 
 def _belongs(value: object, module: ModuleType) -> bool:

@@ -43,6 +43,7 @@ def test_the_best_episodes_in_both_ways(by: str) -> None:
         knobs = fraction, torch.tensor(1.0 if fraction < 0.5 else 0.5).double(), by
         found = [way(reward, done, *knobs).view(torch.uint8) for way in (_best_by_scatter, _best_by_segments)]
         assert found[0].equal(found[1])
+    assert _best_by_scatter(torch.ones(1), torch.zeros(1, dtype=torch.bool), *knobs).all()
 
 
 def test_compiled_code_takes_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +84,8 @@ def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     done = torch.tensor([False, True, False, True, True])
     assert [len(x) for x, _ in episodes.in_blocks(done, torch.rand(5))] == [4, 1]
     assert len(episodes.in_blocks(done[:3], torch.rand(3))) == 1
+    with tracing():
+        assert len(episodes.in_blocks(done, torch.rand(5))) == 1
 
 
 @pytest.mark.parametrize(
