@@ -663,6 +663,8 @@ def test_numbers_that_become_equal_in_float32_are_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"actions": None}, r"expected actions, got the entries \['masks', 'observations', 'rewards', 'terminals'\]"),
+        ({"terminals": np.ones((12, 2))}, "terminals: expected one flag for each row"),
         ({"masks": np.full(12, 0.5)}, "masks: expected one flag for each row"),
         ({"masks": np.full(12, np.nan)}, "masks: expected one flag for each row"),
         ({"terminals": np.full(12, 2)}, "terminals: expected one flag for each row"),
@@ -671,7 +673,7 @@ def test_numbers_that_become_equal_in_float32_are_told() -> None:
     ],
 )
 def test_ogbench_refuses_flags_that_cannot_be_right(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^load_ogbench: the dict, {message}"):
+    with pytest.raises(ValueError, match=f"^load_ogbench: the dict[,:] {message}"):
         load_ogbench(ogbench(**changes))
 
 
