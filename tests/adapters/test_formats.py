@@ -391,9 +391,23 @@ def test_d3rlpy_refuses_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least one episode, got none"):
         from_d3rlpy([])
     with h5py.File(tmp_path / "old.h5", "w") as file:
-        file["observations"] = FIRST
-    with pytest.raises(ValueError, match=r"expected num_episodes and columns.*load_d4rl"):
+        for name in ("num_episodes", *"abcdef"):
+            file[name] = 1
+    with pytest.raises(
+        ValueError, match=r"expected num_episodes and columns.* got \['a', 'b', 'c', 'd', 'e'\].*load_d4rl"
+    ):
         from_d3rlpy(tmp_path / "old.h5")
+
+
+def test_d3rlpy_dump_of_several_observations(tmp_path: Path) -> None:
+    path = dump(tmp_path / "buffer.h5")
+    with h5py.File(path, "a") as file:
+        for i, name in enumerate(f"observations_{i}" for i in range(len(LENGTHS))):
+            file[f"{name}_0"], file[f"{name}_1"] = file[name][()], np.full((LENGTHS[i], 2), i)
+            del file[name]
+    data, plain = from_d3rlpy(path, last="keep"), from_d3rlpy(episodes(), last="keep")
+    assert data["observation", "0"].equal(plain["observation"])
+    assert data["observation", "1"].tolist() == [[i, i] for i, length in enumerate(LENGTHS) for _ in range(length)]
 
 
 def test_d3rlpy_itself_gives_the_same_transitions(tmp_path: Path) -> None:
