@@ -23,7 +23,7 @@ from tensordict import TensorDict
 from offline_losses import check_ends
 from offline_losses.adapters.d3rlpy import from_d3rlpy
 from offline_losses.adapters.d4rl import load_d4rl
-from offline_losses.adapters.entries import Choice
+from offline_losses.adapters.entries import Choice, LostSteps
 from offline_losses.adapters.flat import Steps, ends
 from offline_losses.adapters.flat_reading import FlatReading
 from offline_losses.adapters.lerobot import load_lerobot
@@ -115,6 +115,14 @@ def test_a_row_takes_as_many_bytes_as_is_said() -> None:
 
 def test_ends_of_episodes_of_any_length() -> None:
     assert ends([1, 2, 0, 1]).tolist() == [True, False, True, True]
+
+
+def test_changes_from_row_to_row_are_those_of_float64() -> None:
+    """Two rows are enough; of whole numbers none is told."""
+    for before, lost in ((np.array([1.0, 1.0 + 1e-9]), 1), (np.array([2**24, 2**24 + 1]), 0)):
+        count = LostSteps()
+        count(before, before.astype(np.float32))
+        assert count.lost == lost
 
 
 # --- D4RL --------------------------------------------------------------------------------------------------------
