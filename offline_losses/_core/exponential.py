@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,3 +41,13 @@ def power(x: Tensor, exponent: Knob) -> Tensor:
     """The magnitude to the exponent, over it; at zero, where its second derivative may be infinite, a constant."""
     zero = x == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, x.abs()) ** scalar(exponent, x) / exponent)
+
+
+def exp_(x: Tensor) -> Tensor:
+    """In place, by way of powers of two, which a processor takes a third of the time for."""
+    return x.mul_(math.log2(math.e)).exp2_()
+
+
+def finite(x: Tensor) -> Tensor:
+    """Zero for −∞: nothing is subtracted from logits, and nothing multiplied, where there is no class."""
+    return torch.where(x == -torch.inf, 0.0, x)

@@ -10,7 +10,6 @@ To a compiler it is one operator, `offline_losses::projection`, which `_compile`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from offline_losses._core.exponential import exp_, finite
 from offline_losses._core.ranks import Part, added, check_range, joined, part_of
 from offline_losses._core.tracing import takes_operators
 
@@ -149,9 +149,9 @@ def by_tiles(
         picked = z.gather(0, index).squeeze(0)
         chosen[rows] = torch.where(inside, picked, chosen[rows])
         top = torch.maximum(largest[rows], z.amax(0))
-        shift = _finite(top)
+        shift = finite(top)
         decay = (largest[rows] - shift).exp()
-        summed[rows] = summed[rows] * decay + _exp(z.sub_(shift)).sum(0)
+        summed[rows] = summed[rows] * decay + exp_(z.sub_(shift)).sum(0)
         largest[rows] = top
         if kept is not None:
             kept.tops.append(top)
@@ -159,7 +159,7 @@ def by_tiles(
     if part is not None:
         largest, summed, chosen = joined(largest, summed, chosen, part.group)
     log_sum = summed.log()
-    log_prob = torch.where(chosen == -torch.inf, -torch.inf, chosen - _finite(largest) - log_sum)
+    log_prob = torch.where(chosen == -torch.inf, -torch.inf, chosen - finite(largest) - log_sum)
     return log_prob, largest + torch.where(summed == 0, 0.0, log_sum), largest, summed
 
 
@@ -181,7 +181,7 @@ def gradient_by_tiles(
 ) -> tuple[Tensor, ...]:
     """The gradient by a logit is a share of the normalizer's, and for the action the log-probability's own."""
     factor = torch.where(summed == 0, 0.0, (by_normalizer - by_log_prob) / summed)
-    shift = _finite(largest)
+    shift = finite(largest)
     if kept is None:
         by_hidden = torch.zeros_like(hidden, memory_format=torch.contiguous_format)
     else:
@@ -194,7 +194,7 @@ def gradient_by_tiles(
     tops = iter(() if kept is None else kept.tops)
     for classes, w, rows, index, inside, z in _tiles(hidden, head, bias, scale, action, chunk, kept, kept is not None):
         if kept is None:
-            _exp(z.sub_(shift[rows])).mul_(factor[rows])
+            exp_(z.sub_(shift[rows])).mul_(factor[rows])
         else:
             z.mul_((next(tops) - shift).exp().mul_(factor))
         z.scatter_add_(0, index, torch.where(inside, by_log_prob[rows], 0.0).unsqueeze(0))
@@ -209,7 +209,7 @@ def gradient_by_tiles(
             by_shifted[classes] += z.sum(1)
     by_bias = by_scale = None
     if bias is not None and scale is not None and by_shifted is not None:
-        by_bias, by_scale = by_shifted * scale, (by_shifted * _finite(bias)).sum()
+        by_bias, by_scale = by_shifted * scale, (by_shifted * finite(bias)).sum()
     if part is not None:
         by_hidden, by_scale = added(by_hidden, by_scale, part.group)
     found = zip((by_hidden, by_head, by_bias, by_scale), wanted, strict=True)
@@ -252,16 +252,6 @@ def _tiles(
 def _wide(hidden: Tensor, head: Tensor, chunk: int) -> Tensor | None:
     """Memory for a part of a head in the dtype of the hidden states, if that is another."""
     return None if head.dtype == hidden.dtype else hidden.new_empty(min(chunk, len(head)), hidden.shape[1])
-
-
-def _exp(x: Tensor) -> Tensor:
-    """In place, by way of powers of two, which a processor takes a third of the time for."""
-    return x.mul_(math.log2(math.e)).exp2_()
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Zero for −∞: nothing is subtracted from logits, and nothing multiplied, where there is no class."""
-    return torch.where(x == -torch.inf, 0.0, x)
 
 
 def _mapped(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from offline_losses._core.errors import refuse
+from offline_losses._core.exponential import finite
 
 
 class Part(NamedTuple):
@@ -42,8 +43,7 @@ def joined(largest: Tensor, summed: Tensor, chosen: Tensor, group: Any) -> tuple
     """Of all ranks, of which at most one has found the action."""
     tops, sums, found = _gathered(torch.stack([largest, summed, chosen]), group).unbind(1)
     top = tops.amax(0)
-    shift = torch.where(top == -torch.inf, 0.0, top)
-    return top, (sums * (tops - shift).exp()).sum(0), found.amax(0)
+    return top, (sums * (tops - finite(top)).exp()).sum(0), found.amax(0)
 
 
 def added(by_hidden: Tensor, by_scale: Tensor | None, group: Any) -> tuple[Tensor, Tensor | None]:
