@@ -125,9 +125,7 @@ def mpo_temperature_loss(
     value = select(None if mask is None else mask.unsqueeze(-1), upcast(q.detach()))
     exists = value != -torch.inf
     logarithm, limits = upcast(log_temperature), torch.finfo(upcast(log_temperature).dtype)
-    temperature = clamped(
-        logarithm, math.log(limits.tiny), math.log(limits.max) - 1
-    ).exp()  # it also divides
+    temperature = clamped(logarithm, math.log(limits.tiny), math.log(limits.max) - 1).exp()  # it also divides
     # The mean over samples is the soft value under a density of one.
     soft = soft_value(value, log_density=torch.zeros_like(value), temperature=temperature, mask=exists)
     loss = torch.where(exists.any(-1), soft + temperature * max_kl, 0.0)
