@@ -194,7 +194,10 @@ def _nearest(
 
     def pairs(observation: Tensor, action: Tensor) -> Tensor:
         x = torch.cat([times(scale, observation.to(dtype)), action.to(dtype)], -1)
-        return x.detach().view(bits).view(dtype)  # `cdist` refuses a tangent, and integers carry none
+        try:
+            return x.detach().view(bits).view(dtype)  # `cdist` refuses a tangent, and integers carry none
+        except RuntimeError:  # PyTorch 2.8 does not map that over a batch
+            return x.detach()
 
     query = pairs(observation, action)
     query = query.reshape(-1, query.shape[-1])

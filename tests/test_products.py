@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from benchmarks import updates
 from benchmarks.networks import Networks, fixed_batch
 from offline_losses import compile_update
+from offline_losses._compile import private
 from offline_losses._compile.switches import switched_off
 
 pytestmark = pytest.mark.skipif(switched_off() is not None, reason="the compiler is switched off")
@@ -119,6 +120,7 @@ def test_random_numbers_keep_their_order() -> None:
     assert sum(node.target is aten.mm.default for node in graph.nodes) == 2
 
 
+@pytest.mark.skipif(private.BACKWARD.missing() is not None, reason="no update is whole")
 def test_an_update_is_the_same() -> None:
     """With the options of a card, here on the CPU: fewer products, and the losses of five updates."""
     from offline_losses._compile.card import BatchProducts, options_of_card
