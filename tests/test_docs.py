@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 import warnings
@@ -103,6 +104,14 @@ def test_every_function_stands_in_the_readme_and_the_changelog() -> None:
         text = (ROOT / page).read_text()
         functions = [name for name in offline_losses.__all__ if name.islower()]
         assert not [name for name in functions if f"`{name}`" not in text], page
+
+
+def test_the_readme_tells_what_ran_with_which_versions() -> None:
+    """What `make matrix` has kept."""
+    with (ROOT / "tests" / "matrix.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    told = re.findall(r"^\| ((?:\d+\.)+\d+ \| 3\.\d+ \|.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert told == [" | ".join(row.values()) for row in kept]
 
 
 def test_every_room_has_a_reference_page_in_the_navigation() -> None:
