@@ -11,7 +11,7 @@ from comparison import close, gradients
 from torch import Tensor
 
 from offline_losses import episode_return
-from offline_losses._core import episodes, pieces, ranking, reduce
+from offline_losses._core import blocks, episodes, pieces, ranking, reduce
 from offline_losses._core.exponential import above_tangent, log_mean_exp
 from offline_losses._core.ranking import _best_by_scatter, _best_by_segments, best_episodes
 from offline_losses._core.reduce import exact, in_double, log_sigmoid, mean_size, over_mean, scalar, select_rows, total
@@ -79,13 +79,13 @@ def test_compiled_code_sums_episodes_by_the_operator(taken: bool, monkeypatch: p
 
 def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each begins with the first that ends behind a multiple of their size; few steps are no blocks."""
-    monkeypatch.setattr(episodes, "BLOCK", 4)
-    assert episodes._block_sizes(torch.tensor([1, 4, 6, 10])) == [2, 5, 4]
+    monkeypatch.setattr(blocks, "BLOCK", 4)
+    assert blocks._blocks(torch.tensor([1, 4, 6, 10]), torch.tensor([2, 3, 2, 4]))[0] == [2, 5, 4]
     done = torch.tensor([False, True, False, True, True])
-    assert [len(x) for x, _ in episodes.in_blocks(done, torch.rand(5))] == [4, 1]
-    assert len(episodes.in_blocks(done[:3], torch.rand(3))) == 1
+    assert [len(x) for _, x in blocks.in_blocks(done, torch.rand(5))] == [4, 1]
+    assert len(blocks.in_blocks(done[:3], torch.rand(3))) == 1
     with tracing():
-        assert len(episodes.in_blocks(done, torch.rand(5))) == 1
+        assert len(blocks.in_blocks(done, torch.rand(5))) == 1
 
 
 @pytest.mark.parametrize(
