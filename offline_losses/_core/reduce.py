@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from offline_losses._core.checks import Knob, Reduction, check_knob
-from offline_losses._core.sharded import is_sharded
+from offline_losses._core.sharded import added_up, is_sharded
 from offline_losses._core.tracing import is_nonzero, is_tracing
 
 
@@ -94,6 +94,7 @@ def log_sigmoid(x: Tensor) -> Tensor:
 
 def clamped(x: Tensor, low: Knob | None = None, high: Knob | None = None) -> Tensor:
     """Within bounds. At a bound the derivative is one; that of PyTorch's own is zero there since 2.14, or a half."""
+    x = added_up(x)  # once, and not for each of what follows
     if low is not None:
         x = torch.where(x < low, low, x)
     return x if high is None else torch.where(x > high, high, x)

@@ -19,6 +19,16 @@ def beside(constant: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(constant, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
+def added_up(x: Tensor) -> Tensor:
+    """A sum of which each process has a part, as the sum on every process; what is no such sum as it is."""
+    if not is_sharded(x):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    placements = [Replicate() if place.is_partial() else place for place in x.placements]  # type: ignore[attr-defined]
+    return x.redistribute(placements=placements)  # type: ignore[attr-defined, no-any-return]
+
+
 def whole(x: Tensor) -> Tensor:
     """All rows on every process, as a plain tensor, for what ranks them together."""
     return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
