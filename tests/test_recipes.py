@@ -387,7 +387,7 @@ def test_a_run_of_ilql_among_several_is_the_run_alone(
     for one, several in zip(alone, among, strict=True):
         for x, all_runs in zip(one, several, strict=True):
             assert len(all_runs) == 3
-            torch.testing.assert_close(all_runs[1:2], x, rtol=0, atol=0 if x.dtype == torch.int64 else 1e-12)
+            torch.testing.assert_close(all_runs[1:2], x, rtol=0, atol=0 if x.dtype == torch.int64 else 1e-10)
         assert not torch.equal(several[0][0], several[0][1])
     torch.testing.assert_close(scores[1], score, rtol=1e-5, atol=1e-5)
 

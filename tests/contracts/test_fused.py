@@ -373,7 +373,7 @@ def test_a_denominator_is_an_argument_of_the_code(name: str, monkeypatch: pytest
             for one, other in zip(actual, expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
         plans = {key[:-2] for key in set(function.graphs) - graphs}
-        assert len(plans) == 1 + (name == "cql_lagrange_losses"), kind
+        assert len(plans) == 1, kind
 
 
 @pytest.mark.usefixtures("_compiles")
