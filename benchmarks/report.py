@@ -153,7 +153,7 @@ def _projection(path: Path) -> Iterator[str]:
     found = {(row["dtype"], row["size"], row["rows"], row["variant"]): row for row in rows}
     sizes = sorted({key[:3] for key in found}, key=lambda x: (x[0] != "float32", int(x[1]), int(x[2])))
     variants = [name for name in PROJECTED if any(key[3] == name for key in found)]
-    table = [[" ".join([size[0], f"[{size[2]}, {size[1]}]"])] for size in sizes]
+    table = [[f"{dtype} [{count}, {width}]: {count} states of {width} numbers"] for dtype, width, count in sizes]
     for size, line in zip(sizes, table, strict=True):
         for variant in variants:
             row = found.get((*size, variant), {"seconds": "", "excess_mib": "", "note": ""})

@@ -304,7 +304,8 @@ def test_a_head_over_a_vocabulary_is_held_to_its_goals(rows: list[Measurement], 
     late = {"variant": "linear_cross_entropy", "note": "more than 240 s"}
     projection.keep(tmp_path / "results" / "projection" / "a-machine.csv", {**key, **late})
     text = report.write_report(tmp_path / "results", tmp_path).read_text()
-    assert "| float32 [64, 256] | 1.50 s<br>8 MiB | 0.90 s<br>8 MiB | 1.00 s<br>8 MiB | more than 240 s |" in text
+    measured = "1.50 s<br>8 MiB | 0.90 s<br>8 MiB | 1.00 s<br>8 MiB | more than 240 s"
+    assert f"| float32 [64, 256]: 64 states of 256 numbers | {measured} |" in text
     assert "| `linear_log_prob` ÷ `cross_entropy` | ≤ 1.0 | **1.50** |" in text
     assert "| `linear_cql_penalty` ÷ `cross_entropy` | ≤ 1.0 | 0.90 |" in text
     assert "| `linear_cql_penalty` ÷ `linear_cross_entropy` | ≤ 0.75 |  |" in text
