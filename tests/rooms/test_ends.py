@@ -30,12 +30,13 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["0011"], ["0001"], r"done: expected True wherever terminated is, got False in 1 of 4 rows, .+ is 2\."),
         (["001001"], ["000100"], r"done: .+in 2 of 6 rows, the first of which is 2\. It is terminated \| truncated\."),
-        (["0000"], ["0000"], r"done: expected the last row of each episode, got not one in 4 of 4 rows"),
+        (["0000"], ["0000"], r"done: expected the last row of each episode, got not one in 4 of 4 rows, .+ is 0\."),
         (["0011"], ["0011"], r"terminated: .+ 1 of 4 rows, the first of which is 3\. Keep the first of the two\."),
         (["00110011001"], ["00110011001"], r"terminated: .+in 2 of 11 rows, the first of which is 3\."),
         (["00110", "00110"], ["00110", "00111"], r"terminated: .+in 2 of 10 rows, the first of which is \[0, 3\]\."),
         (["00100", "01010"], ["00000", "01001"], r"done: .+in 2 of 10 rows, the first of which is \[0, 2\]\."),
         (["00000", "01010"], ["11111", "01001"], r"done: .+in 1 of 10 rows, the first of which is \[1, 3\]\."),
+        (["000", "010", "000"], ["111", "101", "111"], r"done: .+in 1 of 9 rows, the first of which is \[1, 1\]\."),
     ],
 )
 def test_flags_that_cannot_be_right(terminated: list[str], done: list[str], said: str) -> None:
