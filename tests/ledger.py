@@ -1044,6 +1044,8 @@ CASES = [case for row in LEDGER for case in _cases(row)]
 OF_RUNS = [case for case in CASES if case.of(Knob) and not case.row.one_number]
 """With knobs of which each run may have its own."""
 TAILED = [case for case in CASES if case.row.tail]
+MULTIPLIERS = {"temperature_loss": "log_temperature", "cql_lagrange_losses": "log_multiplier"}
+"""Dual variables of which each run may have its own."""
 OF_ALL = {"smodice_loss"}
 """Losses whose mean is one of all samples, so that its denominator is one number too."""
 

@@ -24,7 +24,15 @@ from torch._dynamo.utils import counters
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
-from offline_losses import awr_weights, compile_update, expectile_loss, fused, polyak_update_, squared_loss
+from offline_losses import (
+    awr_weights,
+    compile_update,
+    expectile_loss,
+    fused,
+    polyak_update_,
+    squared_loss,
+    temperature_loss,
+)
 from offline_losses._compile import backend, private, reason
 from offline_losses._compile.switches import switched_off
 
@@ -667,26 +675,28 @@ def test_containers_among_the_arguments_are_the_callers_own() -> None:
 
 @pytest.mark.usefixtures("silent", "operators")
 def test_runs_side_by_side_with_hyper_parameters_of_their_own() -> None:
-    """Knobs `[R, 1]`, held or handed over, new at every call: each run trains as it does alone, uncompiled."""
+    """Knobs `[R, 1]`, held or handed over, new at every call, and a dual variable: each run trains as it does alone."""
     expectiles = [torch.tensor([[0.6], [0.9]]) + 0.01 * i for i in range(5)]
     samples = torch.randn(5, 2, 8, dtype=torch.float64)
     temperature = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
 
     def trained(compiled: bool, runs: slice) -> Tensor:
         value = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64)[runs])
-        optimizer = Adam([value], 0.1)
+        log_alpha = nn.Parameter(torch.zeros(2, 1, dtype=torch.float64)[runs])
+        optimizer = Adam([value, log_alpha], 0.1)
 
         def update(q: Tensor, expectile: Tensor) -> None:
             v = value.expand_as(q)
             weight = awr_weights(q - v, temperature=temperature[runs])
+            loss = expectile_loss(v, q, expectile=expectile, weight=weight, denominator=8)
             optimizer.zero_grad()
-            expectile_loss(v, q, expectile=expectile, weight=weight, denominator=8).backward()
+            (loss + temperature_loss(log_alpha, q, target_entropy=-1.0, denominator=8)).backward()
             optimizer.step()
 
         step = compile_update(update) if compiled else update
         for q, expectile in zip(samples, expectiles, strict=True):
             step(q[runs], expectile[runs].double())
-        return value.detach()
+        return torch.cat([value, log_alpha], -1).detach()
 
     together = trained(True, slice(2))
     for i in range(2):

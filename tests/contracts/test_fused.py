@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from ledger import CASES, LEDGER, OF_RUNS, TOOLS, UPDATES, Case, Knob, Row, Values, leaves, total
+from ledger import CASES, LEDGER, MULTIPLIERS, OF_RUNS, TOOLS, UPDATES, Case, Knob, Row, Values, leaves, total
 from test_errors import wrong_inputs
 from test_transforms import FULLEST, MAIN, schedule
 from torch import Tensor
@@ -192,6 +192,21 @@ def test_knobs_of_runs(case: Case) -> None:
             wrt = [x for x in given.values() if x.requires_grad]
             flowing = [x for x in results if x.requires_grad]
             found[-1] += torch.autograd.grad(total(flowing), wrt, materialize_grads=True)
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.row.name in MULTIPLIERS], ids=str)
+@pytest.mark.usefixtures("_compiles", "_little_code")
+def test_a_multiplier_for_each_run(case: Case) -> None:
+    """And its gradient."""
+    inputs, name = case.build((3, 4)), MULTIPLIERS[case.row.name]
+    shape = next(iter(case.knobs_of_runs(3).values())).shape
+    found = []
+    for function in (fused_twin(case), case.row.function):
+        multiplier = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64).view(shape).requires_grad_()
+        results = leaves(function(**{**inputs, name: multiplier}))
+        slope = torch.autograd.grad(total([x for x in results if x.requires_grad]), multiplier)
+        found.append([*(x.detach() for x in results), *slope])
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ledger import CASES, OF_ALL, OF_RUNS, TAILED, Case, Knob, Rows, Values, leaves, total
+from ledger import CASES, MULTIPLIERS, OF_ALL, OF_RUNS, TAILED, Case, Knob, Rows, Values, leaves, total
 from torch import Tensor
 
 RUNS, BATCH = 3, 4
@@ -115,7 +115,6 @@ def test_a_denominator_for_each_run(case: Case) -> None:
     torch.testing.assert_close(means, [(x / count).sum() for x in elements], rtol=1e-12, atol=1e-12)
 
 
-MULTIPLIERS = {"temperature_loss": "log_temperature", "cql_lagrange_losses": "log_multiplier"}
 each_dual = pytest.mark.parametrize("case", [case for case in CASES if case.row.name in MULTIPLIERS], ids=str)
 
 
