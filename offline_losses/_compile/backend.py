@@ -41,11 +41,12 @@ def kept(x: Any) -> Any:
 def compile_graph(graph: Any, inputs: Sequence[Any]) -> Any:
     """The graph as generated code, which draws the random numbers that eager code would draw."""
     patches: dict[str, Any] = {"fallback_random": True, "size_asserts": False}
-    if any(isinstance(x, Tensor) and x.is_cuda for x in inputs):
+    on_card = any(isinstance(x, Tensor) and x.is_cuda for x in inputs)
+    if on_card:
         from offline_losses._compile.card import options_of_card
 
         patches |= options_of_card(inputs)
-    with nullcontext() if KERNELS.missing() else together():
+    with nullcontext() if on_card or KERNELS.missing() else together():
         return UPDATE.compile_fx(graph, inputs, config_patches=patches)
 
 

@@ -85,25 +85,30 @@ def together() -> Iterator[None]:
             scope.update({name: each(self, [*kernel.types], kernel.source) for name, kernel in kernels.items()})
         wait(self, scope)
 
-    with replaced(kind, "cpp_pybinding", note), replaced(kind, "wait", build), _first_vector_instructions():
+    without_header = COMPILER.config.patch(cpp_cache_precompile_headers=False)  # it takes longer than two such files
+    with replaced(kind, "cpp_pybinding", note), replaced(kind, "wait", build), without_header, _widest_vectors_alone():
         yield
 
 
 @contextmanager
-def _first_vector_instructions() -> Iterator[None]:
-    """Try the widest vectors first, and no others if a program with those runs: PyTorch tries all, and takes these."""
-    if platform.machine() not in ("x86_64", "AMD64") or KERNELS.valid_isa_list.cache_info().currsize:
+def _widest_vectors_alone() -> Iterator[None]:
+    """Try the widest vectors first, beside the tracing, and no others if a program with those runs.
+
+    PyTorch tries all of them when the first kernel is written, and takes these.
+    """
+    chosen = COMPILER.config.cpp.simdlen is not None or os.getenv("ATEN_CPU_CAPABILITY")
+    tried = KERNELS.valid_isa_list.cache_info().currsize
+    if chosen or tried or platform.machine() not in ("x86_64", "AMD64"):
         yield
         return
-    with replaced(KERNELS.cpu_vec_isa, "valid_vec_isa_list", _widest):
-        yield
+    with ThreadPoolExecutor(1) as pool:
+        widest = pool.submit(_widest)
+        with replaced(KERNELS.cpu_vec_isa, "valid_vec_isa_list", widest.result):
+            yield
 
 
 @cache
 def _widest() -> list[Any]:
-    if COMPILER.config.cpp.simdlen is not None or os.getenv("ATEN_CPU_CAPABILITY"):
-        found: list[Any] = KERNELS.valid_isa_list()
-        return found
     known = KERNELS.isa_checker()
     return next(([isa] for isa in KERNELS.isa_list if all(flag in known for flag in str(isa).split()) and isa), [])
 

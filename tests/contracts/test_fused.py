@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,9 +47,9 @@ KINDS = {
 matrices, places that are looked up, statistics, recurrences and episodes."""
 
 
-def each(chosen: set[str] | None = None) -> pytest.MarkDecorator:
+def each(chosen: set[str] | None = None, among: Sequence[Case] = CASES) -> pytest.MarkDecorator:
     """Every function that has generated code; of those that are not chosen only with --compile-all."""
-    cases = [case for case in FULLEST if not case.row.as_it_is]
+    cases = [case for case in FULLEST if case in among and not case.row.as_it_is]
     rest = [] if chosen is None else [case for case in cases if case.row.name not in chosen]
     marked = [pytest.param(case, marks=thorough) if case in rest else case for case in cases]
     return pytest.mark.parametrize("case", marked, ids=str)
@@ -170,15 +170,7 @@ def test_values_and_gradients_over_a_schedule(case: Case) -> None:
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case
-        for case in FULLEST
-        if case in OF_RUNS and case.row.name in FIRST | MAIN and case.apart and not case.row.as_it_is
-    ],
-    ids=str,
-)
+@each(MAIN | KINDS, [case for case in OF_RUNS if case.apart])
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_knobs_of_runs(case: Case) -> None:
     """One number for each run `[R, 1]` of a batch `[R, B]`, and their gradients."""
@@ -452,7 +444,7 @@ def test_generated_code_is_no_less_exact_than_eager(case: Case) -> None:
     no_less_exact(case, 4099)
 
 
-@each_function
+@each(FIRST | MAIN | KINDS)
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
     """Seven batch sizes need at most two graphs.
@@ -468,15 +460,15 @@ def test_no_less_exact_than_eager_and_few_graphs(case: Case) -> None:
     assert max(used.values(), default=0) <= 2 + case.critics, used
 
 
-@each(FIRST)
+@each(MAIN | KINDS)
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_large_inputs(case: Case) -> None:
     """From 32 768 elements on there are graphs of their own, laid out for much work: as few, with eager's values.
 
-    The first function of each room meets several sizes; --compile-all shows one to all others.
+    Those that stand for their kind meet several sizes; --compile-all shows one to all others.
     """
     function = fused_twin(case)
-    for batch in (2**15, 50_001, 70_000) if case.row.name in FIRST else (2**15 + 1,):
+    for batch in (2**15, 50_001, 70_000) if case.row.name in MAIN | KINDS else (2**15 + 1,):
         inputs = case.build((batch,), dtype=torch.float32, seed=batch)
         eager, actual = (with_gradients(f, case, inputs) for f in (case.row.function, function))
         for one, other in zip(actual, eager, strict=True):
@@ -692,7 +684,7 @@ def test_a_backward_pass_goes_where_that_of_eager_goes(case: Case) -> None:
     assert ways_back(fused_twin(case), case, inputs) == ways_back(case.row.function, case, inputs)
 
 
-@each(FIRST)
+@each(MAIN | KINDS)
 @pytest.mark.usefixtures("_compiles", "_little_code")
 def test_a_light_backward_pass_goes_there_too(case: Case) -> None:
     """So it is on a small batch, of which eager records the operators."""
