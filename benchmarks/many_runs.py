@@ -23,9 +23,9 @@ def title(name: str) -> str:
     return f"{RUNS} × {name}"
 
 
-def shape(hidden: int) -> str:
+def shape(hidden: int, threads: int) -> str:
     """Networks of two hidden layers, and the batch of each run."""
-    return f"{hidden}-{hidden}, batch {BATCH}"
+    return f"{hidden}-{hidden}, batch {BATCH}" + (f", {threads} threads" if threads > 1 else "")
 
 
 def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Workload]:
@@ -60,4 +60,4 @@ def workloads(device: torch.device, with_packages: bool = False) -> Iterator[Wor
                 made["jax"] = lambda: peers.jitted_runs(name, hidden, RUNS, device, tolerance)
             return made | {"floor": lambda: product_floor(products(name, hidden) * RUNS, device)}
 
-        yield Workload("runs", title(name), shape(hidden), "update", RUNS * BATCH, variants)
+        yield Workload("runs", title(name), shape(hidden, torch.get_num_threads()), "update", RUNS * BATCH, variants)
