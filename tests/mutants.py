@@ -251,7 +251,7 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             rooms = (room, *ELSEWHERE.get(room, ()))
     files = [TESTS / "rooms" / f"test_{name}.py" for name in rooms]
     if room.startswith("_core/"):
-        return [TESTS / "test_core.py", *files, *CONTRACTS[:3]], MAIN
+        return [*sorted(TESTS.glob("test_core*.py")), *files, *CONTRACTS[:3]], MAIN
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
     return [*files, *CONTRACTS], names
