@@ -33,6 +33,7 @@ from offline_losses._core.checks import (
     check_values,
     present,
 )
+from offline_losses._core.errors import refuse_shape
 
 NESTED = torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged)
 NESTED_FLAGS = torch.nested.nested_tensor([torch.ones(1).bool(), torch.ones(2).bool()], layout=torch.jagged)
@@ -67,8 +68,9 @@ def tail(mask: Any = None, weight: Any = None, reduction: Any = "mean", denomina
         lambda: check_sequence("f", 0.0, {"x": ones(2, 3), "y": ones(2, 3)}, done=flags(2, 3)),
         lambda: check_sequence("f", ones(2), {"x": ones(2, 3)}, done=flags(2, 3)),
         lambda: check_sequence("f", 1.0, {"x": ones(2, 3)}),
+        lambda: check_sequence("f", ones(2, 3), {"x": ones(2, 3, 4)}),
         lambda: check_axis("f", "x", ones(3, 1), "step"),
-        lambda: check_axis("f", "x", ones(3, 2), "step", 2),
+        lambda: check_axis("f", "x", ones(3, 5, 2), "step", 2),
         lambda: check_some("f", "x", ones(), "step"),
         lambda: check_critics("f", x=ones(1)),
         lambda: check_critics("f", least=2, last="action", x=ones(2, 1)),
@@ -199,6 +201,11 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             f"f: done: expected shape [2], got shape [2, 1]. {RESHAPE} Here done.squeeze(-1) does.",
         ),
         (
+            lambda: check_flags("f", torch.Size([2, 3]), done=flags(2, 3, 1)),
+            ValueError,
+            f"f: done: expected shape [2, 3], got shape [2, 3, 1]. {RESHAPE} Here done.squeeze(-1) does.",
+        ),
+        (
             lambda: check_flags("f", torch.Size([2, 1]), done=flags(2)),
             ValueError,
             f"f: done: expected shape [2, 1], got shape [2]. {RESHAPE} Here squeeze(-1) of the others does.",
@@ -240,6 +247,23 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             ValueError,
             f"f: y: expected shape [3, 4] (that of x without its last axis), got shape [3]. {RESHAPE} "
             "Here x.squeeze(-1) does.",
+        ),
+        (
+            lambda: check_rows("f", x=ones(2, 3, 4), y=ones(2, 3, 1)),
+            ValueError,
+            f"f: y: expected shape [2, 3] (that of x without its last axis), got shape [2, 3, 1]. {RESHAPE} "
+            "Here y.squeeze(-1) does.",
+        ),
+        (
+            lambda: check_rows("f", x=ones(2, 3, 4, 1), y=ones(2, 3, 1)),
+            ValueError,
+            f"f: y: expected shape [2, 3, 4] (that of x without its last axis), got shape [2, 3, 1]. {RESHAPE} "
+            "Here y.squeeze(-1) and x.squeeze(-1) do.",
+        ),
+        (
+            lambda: check_rows("f", x=ones(2, 3, 4, 5), y=ones(2, 3)),
+            ValueError,
+            f"f: y: expected shape [2, 3, 4] (that of x without its last axis), got shape [2, 3]. {RESHAPE}",
         ),
         (
             lambda: check_rows("f", x=ones(3, 4), y=ones()),
@@ -443,6 +467,11 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             "Where each run has its own, map the function over the runs with torch.func.vmap.",
         ),
         (
+            lambda: refuse_shape("f", "x", ones(2), [torch.Size([3]), torch.Size([2, 1])]),
+            ValueError,
+            f"f: x: expected shape [3] or shape [2, 1], got shape [2]. {RESHAPE} Here squeeze(-1) of the others does.",
+        ),
+        (
             lambda: check_knob("f", "x", 0.0, 0.0),
             ValueError,
             "f: x: expected a number in (0.0, inf), got 0.0. Choose x from that interval.",
@@ -485,6 +514,24 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             ValueError,
             "f: x: expected shape [] or shape [2] (any axis of it may be 1), got shape [3]. "
             "One for each row of [2] has the shape [1].",
+        ),
+        (
+            lambda: check_knob("f", "x", ones(2, 4), 0.0, shapes=[torch.Size([2, 3])]),
+            ValueError,
+            "f: x: expected shape [] or shape [2, 3] (any axis of it may be 1), got shape [2, 4]. "
+            "One for each row of [2, 3] has the shape [2, 1].",
+        ),
+        (
+            lambda: check_knob("f", "x", ones(2, 3, 4), 0.0, shapes=[torch.Size([2, 3])]),
+            ValueError,
+            "f: x: expected shape [] or shape [2, 3] (any axis of it may be 1), got shape [2, 3, 4]. "
+            "One for each row of [2, 3] has the shape [2, 1].",
+        ),
+        (
+            lambda: check_knob("f", "x", ones(2, 5), 0.0, shapes=[torch.Size([2, 3, 4])]),
+            ValueError,
+            "f: x: expected shape [] or shape [2, 3, 4] (any axis of it may be 1), got shape [2, 5]. "
+            "One for each row of [2, 3, 4] has the shape [2, 3, 1].",
         ),
         (
             lambda: check_knob("f", "x", ones(2), 0.0, shapes=[torch.Size([]), torch.Size([2, 3, 4])]),
@@ -542,6 +589,18 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             ValueError,
             "f: weight: expected shape [3] or shape [2, 3], got shape [3, 1]. Nothing is broadcast between samples. "
             "Here weight.squeeze(-1) does.",
+        ),
+        (
+            lambda: tail(weight=ones(2, 3, 1)),
+            ValueError,
+            "f: weight: expected shape [3] or shape [2, 3], got shape [2, 3, 1]. Nothing is broadcast between samples. "
+            "Here weight.squeeze(-1) does.",
+        ),
+        (
+            lambda: tail(weight=ones(2, 4)),
+            ValueError,
+            "f: weight: expected shape [3] or shape [2, 3], got shape [2, 4]. Nothing is broadcast between samples. "
+            "Reshape it to match.",
         ),
         (
             lambda: tail(mask=flags(2, 1)),
