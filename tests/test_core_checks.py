@@ -157,6 +157,11 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             f"f: y: expected shape [2] (that of x), got shape [2, 1]. {RESHAPE} Here y.squeeze(-1) does.",
         ),
         (
+            lambda: check_values("f", x=ones(2, 3), y=ones(2, 3, 1)),
+            ValueError,
+            f"f: y: expected shape [2, 3] (that of x), got shape [2, 3, 1]. {RESHAPE} Here y.squeeze(-1) does.",
+        ),
+        (
             lambda: check_values("f", x=ones(2, 1), y=ones(2)),
             ValueError,
             f"f: y: expected shape [2, 1] (that of x), got shape [2]. {RESHAPE} Here x.squeeze(-1) does.",
