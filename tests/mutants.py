@@ -54,8 +54,8 @@ FUSED = {"huber_loss", "mpo_weights", "lambda_return", "relabel_return", "linear
 """Functions whose graphs stand for those of all: loops, sums, recurrences, the best stop, a product in tiles."""
 
 READERS = {
-    ("minari",): {"episodes", "hdf5", "minari"},
-    ("minari", "formats"): {"columns", "entries"},
+    ("minari", "reading"): {"episodes", "hdf5", "minari"},
+    ("minari", "formats", "reading"): {"columns", "entries"},
     ("mapped", "files"): {"keeping", "mapped", "sources"},
     ("minari", "files"): {"memory"},
     ("saving",): {"saving", "saving_checks"},

@@ -45,9 +45,9 @@ class EpisodeReading:
         storage, chosen = self.dataset.storage, len(self.dataset.episode_indices)
         if not chosen:
             raise refusal(self.dataset, None, "episodes", "at least one", "none", "Load a dataset that has episodes")
-        self.whole: bool = chosen == int(storage.total_episodes)
-        share = chosen / max(1, int(storage.total_episodes))
-        self.steps = max(1, int(storage.total_steps) if self.whole else round(share * int(storage.total_steps)))
+        episodes, steps = int(storage.total_episodes), int(storage.total_steps)
+        self.whole: bool = chosen == episodes
+        self.steps = max(1, steps if self.whole else round(chosen / episodes * steps))
 
     @property
     def row_bytes(self) -> int:
@@ -144,9 +144,8 @@ class _Block:
         kept[ends - [piece.length for piece in self.pieces] if shifted else ends] = False
         return joined[kept]
 
-    def _piece_of(self, row: int, leaf: Leaf | None = None) -> Piece:
-        extra = leaf.extra_rows if leaf else 0
-        ends = np.cumsum([piece.length + extra for piece in self.pieces])
+    def _piece_of(self, row: int, leaf: Leaf) -> Piece:
+        ends = np.cumsum([piece.length + leaf.extra_rows for piece in self.pieces])
         return self.pieces[int(np.searchsorted(ends, row, side="right"))]
 
     def _refusal(self, row: int, name: str, expected: str, got: str) -> Exception:
@@ -219,10 +218,8 @@ class _Block:
 
 
 def _first_inexact(array: Array, kind: str, wanted: np.dtype[Any] | None) -> tuple[int, Any]:
-    for row in range(len(array)):
-        if cast(array[row : row + 1], kind, wanted) is None:
-            return row, array[row]
-    return 0, array[0]
+    row = next(row for row in range(len(array)) if cast(array[row : row + 1], kind, wanted) is None)
+    return row, array[row]
 
 
 def bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 
 from offline_losses.adapters.entries import ALWAYS, Array, Path, key_of, path_of
-from offline_losses.adapters.flat import Steps, flag
+from offline_losses.adapters.flat import Steps, flag, squeezed
 from offline_losses.adapters.keeping import from_files
 
 _FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
@@ -53,9 +53,7 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
         value = data.get(key)
         if isinstance(value, torch.Tensor):
             path = path_of(key)
-            last = value.shape[dims:] == (1,) and path in _FLAGS | {("collector", "traj_ids")}
-            value = value.float() if value.dtype == torch.bfloat16 else value
-            column = (value.squeeze(-1) if last else value).numpy(force=True)
+            column = (value.float() if value.dtype == torch.bfloat16 else value).numpy(force=True)
             columns[path] = column.reshape(rows, *column.shape[dims:])
     wanted = [("action",), ("next", "reward"), ("next", "done")]
     missing = [key_of(path) for path in wanted if path not in columns]
@@ -108,8 +106,8 @@ def _cuts(columns: dict[Path, Array], batch_size: torch.Size) -> Array:
     """True on the last row of each slice, and of each trajectory that the collector numbers."""
     cut = np.zeros(batch_size, bool)
     cut[..., -1] = True
-    cut = cut.reshape(-1)
+    cut = cut.ravel()
     if ("collector", "traj_ids") in columns:
-        ids = columns["collector", "traj_ids"]
+        ids = squeezed(columns["collector", "traj_ids"])
         cut[:-1] |= ids[1:] != ids[:-1]
     return cut

@@ -312,6 +312,23 @@ def test_robomimic_at_a_time_limit_repeats_the_observation(tmp_path: Path) -> No
     assert data["next", "truncated"].tolist() == [False, False, False, True] + [False] * 4
 
 
+def test_robomimic_next_observations_are_of_all_or_none(tmp_path: Path) -> None:
+    """Where one demonstration has none, those of the others are left out, and rows follow each other."""
+    path = demonstrations(tmp_path / "demo.hdf5", {"next_obs/x": NEXT[:3]}, {})
+    data = load_robomimic(path, last="keep")
+    assert data["next", "observed"].tolist() == [True, True, False] * 2
+    assert data["next", "terminated"].tolist() == [False, False, True] * 2
+
+
+def test_robomimic_an_observation_is_repeated_in_all_entries_or_not(quiet: None, tmp_path: Path) -> None:
+    """One that rests says nothing; one without a next one is refused by name."""
+    still = {"obs/still": np.ones((3, 1)), "next_obs/x": NEXT[:3]}
+    data = load_robomimic(demonstrations(tmp_path / "a.hdf5", still | {"next_obs/still": np.ones((3, 1))}))
+    assert data["next", "terminated"].tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="next/observation: expected the entries of the observation, got others"):
+        load_robomimic(demonstrations(tmp_path / "b.hdf5", still))
+
+
 def test_robomimic_converted_from_d4rl_has_lost_its_terminations(tmp_path: Path) -> None:
     """Its converter sets `dones` and repeats the observation at each end, whatever ended the episode."""
     following = np.where(ENDS[:, None], FIRST, NEXT)
@@ -513,6 +530,19 @@ def test_torchrl_done_alone(quiet: None) -> None:
     data = from_torchrl(collected(terminated=None, truncated=None))
     assert data["next", "terminated"].tolist() == ENDS.tolist()
     sound(data)
+
+
+def test_torchrl_flags_that_are_not_on_record_follow_from_the_others(quiet: None) -> None:
+    """Done and not truncated is terminated, and done and not terminated is truncated."""
+    whole(from_torchrl(collected(terminated=None)))
+    whole(from_torchrl(collected(truncated=None)))
+
+
+def test_torchrl_trailing_axes_of_trajectories_and_gradients_do_not_matter(quiet: None) -> None:
+    data = collected()
+    data["collector", "traj_ids"] = data["collector", "traj_ids"][:, None]
+    data["observation"].requires_grad_()
+    whole(from_torchrl(data))
 
 
 def test_torchrl_refuses_by_name() -> None:
