@@ -167,6 +167,7 @@ def test_double_precision_lets_factors_grow_further() -> None:
     b, a = torch.rand(1, steps), torch.full((1, steps), growth)
     single, double = (way(b, a) for way in scan._ways(b)[:2])
     assert single.isnan().all()
+    assert scan._ways(b)[1](b, a ** (5 / 3)).isnan().all()
     expected = loop(b.double(), a.double(), None).flatten()
     torch.testing.assert_close(double, expected, rtol=1e-6, atol=0, check_dtype=False)
 

@@ -77,14 +77,12 @@ class Recurrence(Function):
         return db, da, None, None
 
     @staticmethod
-    def jvp(ctx: Any, db: Tensor | None, da: Tensor | None, *flags: Any) -> Tensor:
+    def jvp(ctx: Any, db: Tensor, da: Tensor, *flags: Any) -> Tensor:
         b, a, cut, _ = ctx.saved_tensors
-        moved = torch.zeros_like(b) if db is None else db
-        if da is not None:
-            x = _recurrence(b, a, cut, ctx.forwards)
-            passed = x if ctx.forwards else pad(x[..., 1:], (0, 1))
-            passed = da * (passed if cut is None else torch.where(cut, 0.0, passed))
-            moved = moved + (pad(passed[..., :-1], (1, 0)) if ctx.forwards else passed)
+        x = _recurrence(b, a, cut, ctx.forwards)
+        passed = x if ctx.forwards else pad(x[..., 1:], (0, 1))
+        passed = da * (passed if cut is None else torch.where(cut, 0.0, passed))
+        moved = db + (pad(passed[..., :-1], (1, 0)) if ctx.forwards else passed)
         return _recurrence(moved, a, cut, ctx.forwards)
 
     @staticmethod

@@ -25,7 +25,7 @@ class Steps:
             `others`.
         terminated: True where the task ended.
         truncated: True where an episode was cut.
-        reward: `[N]` or `[N, 1]`; None where the format has none.
+        reward: `[N]` or `[N, 1]`; None where the format has none, or it is among `others`.
         next_observation: like `observation`; None: the row after, within an episode.
         observed: False where `next_observation` is not a recorded one.
         others: further columns.

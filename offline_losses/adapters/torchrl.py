@@ -12,7 +12,7 @@ from offline_losses.adapters.entries import ALWAYS, Array, Path, key_of, path_of
 from offline_losses.adapters.flat import Steps, flag, squeezed
 from offline_losses.adapters.keeping import from_files
 
-_FLAGS = {("next", "reward"), ("next", "done"), ("next", "terminated"), ("next", "truncated")}
+_FLAGS = {("next", "done"), ("next", "terminated"), ("next", "truncated")}
 _SEEN = {"observation", "pixels", "state"}
 _OWN = {"collector", "done", "terminated", "truncated"}
 
@@ -62,9 +62,7 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
             f"from_torchrl: {where}: expected {missing[0]!r}, got {sorted(map('/'.join, columns))}. Rename the entry."
         )
     flags = {
-        path: flag("from_torchrl", where, "/".join(path), columns[path], rows)
-        for path in _FLAGS - {("next", "reward")}
-        if path in columns
+        path: flag("from_torchrl", where, "/".join(path), columns[path], rows) for path in _FLAGS if path in columns
     }
     done = flags["next", "done"]
     terminated = flags.get(("next", "terminated"), done & ~flags.get(("next", "truncated"), ~done))
@@ -81,10 +79,11 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
         "from_torchrl",
         where,
         observation=None,
-        action=columns["action",],
+        action=None,
         terminated=terminated,
         truncated=truncated | over,
-        reward=columns["next", "reward"],
+        reward=None,
+        others={path: column for path, column in columns.items() if path not in ALWAYS and path[0] not in _OWN},
     )
     alone = sorted(_SEEN & here - following)
     if alone:
@@ -92,11 +91,6 @@ def from_torchrl(data: TensorDictBase) -> TensorDict:
         steps.warn(
             f"{', '.join(alone)}: no next one is on record, as that of {beside} is. Collect with both to use it."
         )
-    steps.others = {
-        path: column
-        for path, column in columns.items()
-        if path not in _FLAGS | {("action",)} and path not in ALWAYS and path[0] not in _OWN
-    }
     if int(over.sum()):
         steps.warn(f"{int(over.sum())} slices end with neither flag; their last step is marked truncated.")
     return from_files("from_torchrl", data, nullcontext(steps), last="keep")

@@ -310,6 +310,26 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
         load_minari("test/kept-v0", memmap=tmp_path / "flat")
 
 
+def test_room_is_told_in_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve steps of an eighth of one are 1.5; just as much free space is enough."""
+    whole = load_minari(made())
+    monkeypatch.setattr(columns.EpisodeReading, "row_bytes", 125_000_000)
+    monkeypatch.setattr(keeping, "require_memory", lambda *_: None)
+    free = 1_490_000_000
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda _: type("", (), {"free": free}))
+    with pytest.raises(OSError, match=r"with room for 1\.50 GB, got 1\.49 GB of free space"):
+        load_minari("test/kept-v0", memmap=tmp_path / "flat")
+    free = 1_500_000_000
+    assert equal(load_minari("test/kept-v0", memmap=tmp_path / "flat"), whole)
+
+    def full(*_: Any) -> None:
+        raise MemoryError("less")
+
+    monkeypatch.setattr(keeping.Growing, "write", full)
+    with pytest.raises(MemoryError, match=r"expected room for 1\.50 GB of columns, got less\. Stream"):
+        load_minari("test/kept-v0")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_that_may_only_be_read(kind: str, tmp_path: Path) -> None:
     """What is kept in it is opened, and nothing new is kept."""
