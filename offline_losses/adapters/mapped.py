@@ -129,7 +129,7 @@ class Files:
             self._files[path] = file.open("wb")
             self._columns[path] = (block.dtype.name, 0, block.shape[1:])
         dtype, rows, shape = self._columns[path]
-        self._files[path].write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        self._files[path].write(np.ascontiguousarray(block).ravel().view(np.uint8).data)
         self._columns[path] = (dtype, rows + len(block), shape)
 
     def publish(self, warnings: list[str]) -> None:
@@ -153,7 +153,7 @@ class Files:
         rows = self._columns[("episode",)][1]
         skeleton = TensorDict({}, batch_size=[rows])
         for path, (dtype, _, shape) in self._columns.items():
-            skeleton[path] = torch.from_numpy(np.empty(1, dtype)).reshape((1,) * (1 + len(shape))).expand(rows, *shape)
+            skeleton[path] = torch.from_numpy(np.empty((), dtype)).expand(rows, *shape)
         scratch = self.part / ".skeleton"
         skeleton.memmap_like(prefix=str(scratch))
         for file in scratch.rglob("meta.json"):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,6 +186,90 @@ def test_files_that_are_too_young_are_not_trusted(tmp_path: Path) -> None:
     load_minari(dataset, cache=tmp_path / "flat")
     (folder,) = (tmp_path / "flat").iterdir()
     assert mapped.changes(folder, MinariSource(dataset, Choice())) is not None
+
+
+def test_a_manifest_is_an_object_with_a_selection(tmp_path: Path) -> None:
+    """Whatever else is valid JSON is not one."""
+    for text, found in (("{}", False), ('"selection"', False), ('["selection"]', False), ('{"selection": 1}', True)):
+        (tmp_path / "source.json").write_text(text)
+        assert (mapped.manifest(tmp_path) is not None) == found
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_files_are_trusted_from_one_tick_on(early: int, tmp_path: Path) -> None:
+    """A nanosecond earlier they are not."""
+    files = [["main", 3, 100]]
+    kept = {"selection": {}, "files": files, "read": 100 + mapped.TICK - early}
+    (tmp_path / "source.json").write_text(json.dumps(kept))
+    source: Any = SimpleNamespace(selection={}, files=lambda: files)
+    assert (mapped.changes(tmp_path, source) is None) == (not early)
+
+
+def test_what_is_published_is_whole_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, with nothing beside the columns; what is not published is closed too."""
+    source: Any = MinariSource(made(), Choice())
+    with mapped.Files(tmp_path / "flat", source) as files:
+        files.write(("episode",), np.arange(3))
+        files.write(("image",), np.ones((3, 2, 2), np.uint8))
+        files.publish([])
+        columns = mapped.opened(tmp_path / "flat").columns  # type: ignore[union-attr]
+        assert columns["episode",].tolist() == [0, 1, 2]
+        assert columns["image",].shape == (3, 2, 2)
+    assert not list((tmp_path / "flat").glob(".*"))
+    with mapped.Files(tmp_path / "other", source) as files:
+        files.write(("episode",), np.arange(3))
+    assert all(file.closed for file in files._files.values())
+    if files._lock is not None:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(files._lock)
+    monkeypatch.setattr(mapped, "fcntl", None)
+    with mapped.Files(tmp_path / "third", source) as files:
+        assert files._lock is None
+
+
+@POSIX
+def test_a_lock_that_another_process_has_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try has its number."""
+    locks: list[int] = []
+
+    def flock(lock: int, _: int) -> None:
+        locks.append(lock)
+        if len(locks) == 1:
+            raise BlockingIOError
+
+    monkeypatch.setattr(mapped.fcntl, "flock", flock)
+    _, lock = mapped._locked_folder(tmp_path / "flat")
+    assert locks == [lock, lock]
+    os.close(lock or 0)
+
+
+@POSIX
+def test_what_killed_writers_left_is_removed_and_let_go(tmp_path: Path) -> None:
+    """The number of its lock is free again."""
+    (tmp_path / f".flat.{'a1' * 6}.part").mkdir()
+    numbers = []
+    for _ in range(2):
+        numbers.append(os.open(tmp_path, os.O_RDONLY))
+        os.close(numbers[-1])
+        mapped._clear(tmp_path)
+    assert numbers[0] == numbers[1]
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one has a name that the next writer clears away, should it stay; without a place it is an error."""
+    left: list[tuple[str, bool]] = []
+    monkeypatch.setattr(mapped.shutil, "rmtree", lambda path, ignore_errors: left.append((path.name, ignore_errors)))
+    for name in ("part", "flat"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    mapped._replace(tmp_path / "part", tmp_path / "flat")
+    assert [path.name for path in (tmp_path / "flat").iterdir()] == ["part"]
+    ((name, ignored),) = left
+    assert mapped._LEFT.fullmatch(name)
+    assert ignored
+    with pytest.raises(FileNotFoundError):
+        mapped._replace(tmp_path / "flat", tmp_path / "nowhere" / "flat")
 
 
 @pytest.mark.parametrize("kind", KINDS)
