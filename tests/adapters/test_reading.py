@@ -111,6 +111,7 @@ def test_parts_of_different_dtypes_are_cast_each_by_itself() -> None:
     large = 2**53 + 1
     parts = [np.array([large, 2]), np.array([1.0, 2.0]), np.array([3], np.int32)]
     assert block(2, 2, 1)._cast(parts, WHOLE, None).tolist() == [large, 2, 1, 2, 3]
+    assert block(2, 2)._cast(parts[:2], WHOLE, None).tolist() == [large, 2, 1, 2]
 
 
 def test_rows_of_one_block_follow_each_other() -> None:
