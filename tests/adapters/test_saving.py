@@ -100,6 +100,19 @@ def test_a_relabelled_selection_keeps_its_episodes() -> None:
     assert [record["seed"] for record in saved.storage.get_episode_metadata([0, 1])] == [100, 102]
 
 
+def test_what_is_not_known_of_a_dataset_is_not_warned_of() -> None:
+    """Minari misses an author, an environment and more, which a selection may not have."""
+    source = made()
+    data = load_minari(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = save_minari(
+            data, "mine/copy-v0", observation_space=SPACE, action_space=spaces.Box(-1, 1, (2,), np.float32)
+        )
+    assert (load_minari(saved) == data).all()
+    assert not {"author", "seed"} & {*saved.storage.metadata, *next(iter(saved.storage.get_episode_metadata([0])))}
+
+
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "_BLOCK", 1)
     data = load_minari(made())
@@ -139,6 +152,8 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
         ),
         (data.exclude("action"), {"like": source}, "expected the entry 'action'"),
         (data, {}, "expected a dataset, or both spaces"),
+        (data, {"observation_space": SPACE}, "expected a dataset, or both spaces"),
+        (data, {"action_space": spaces.Box(-1, 1, (2,))}, "expected a dataset, or both spaces"),
         (data, {"like": source, "action_space": spaces.Box(-1, 1, (5,))}, r"action: expected rows of Box.*got shape"),
         (
             choice(7),
