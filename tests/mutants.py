@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from datetime import date
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
@@ -44,7 +45,7 @@ REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
 COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
 CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls", "knobs")]
 COMPILED = [
-    *(TESTS / f"test_{name}.py" for name in ("update", "update_fuzz", "products", "kernels")),
+    *(TESTS / f"test_{name}.py" for name in ("compile", "update", "update_fuzz", "products", "kernels")),
     TESTS / "contracts" / "test_fused.py",
 ]
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
@@ -171,31 +172,37 @@ class Run:
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         return not self.failed
 
-    def watched(self, items: list[pytest.Item]) -> tuple[list[Tested], list[str]]:
-        """Run all tests on the module as it is; the modules that they load come with the result."""
-        tested = []
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            reached: set[int] = set()
+    def watched(self, item: pytest.Item, following: pytest.Item | None) -> tuple[Tested, set[str]]:
+        """Run a test on the module as it is; the modules that it loads come with the result."""
+        reached: set[int] = set()
 
-            def watch(frame: FrameType, event: str, _: Any, reached: set[int] = reached) -> None:
-                if event == "call" and frame.f_code.co_filename == str(self.path):
-                    reached.add(frame.f_code.co_firstlineno)
+        def watch(frame: FrameType, event: str, _: Any) -> None:
+            if event == "call" and frame.f_code.co_filename == str(self.path):
+                reached.add(frame.f_code.co_firstlineno)
 
-            start = time.process_time()
-            sys.settrace(watch)
-            passed = self.passes(item, following)
-            sys.settrace(None)
-            tested.append(Tested(time.process_time() - start, reached, passed))
-        return tested, [name for name in sys.modules if name != "__main__"]
+        start = time.process_time()
+        sys.settrace(watch)
+        passed = self.passes(item, following)
+        sys.settrace(None)
+        return Tested(time.process_time() - start, reached, passed), set(sys.modules) - {"__main__"}
+
+    def all_watched(self, items: list[pytest.Item]) -> tuple[list[Tested], set[str]]:
+        """Each by itself where those that take long are left aside, so that none takes longer than to find that out."""
+        if math.isinf(self.longest):
+            found = [self.watched(item, following) for item, following in zip(items, [*items[1:], None], strict=True)]
+        else:
+            each = [in_a_fork(partial(self.watched, item, None), 2 * self.longest) for item in items]
+            found = [one or (Tested(math.inf, set(), True), set()) for one in each]
+        return [tested for tested, _ in found], set().union(*(modules for _, modules in found))
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """All mutants, one after the other."""
         items = session.items
-        tested, modules = in_a_fork(lambda: self.watched(items), 3600)
+        tested, modules = in_a_fork(partial(self.all_watched, items), 3600)
         wrong = [item.nodeid for item, test in zip(items, tested, strict=True) if not test.passed]
         if wrong:
             raise pytest.UsageError(f"fail without any mutant: {wrong}")
-        for name in modules:  # once, and not in each fork
+        for name in sorted(modules):  # once, and not in each fork
             with suppress(Exception):
                 importlib.import_module(name)
         functions = [function for function in gc.get_objects() if type(function) is FunctionType]
@@ -281,6 +288,8 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
     files, functions = own_tests(room)
     module = f"offline_losses.{room.replace('/', '.')}"
     longest = LONG.get(room.split("/")[0], math.inf)
+    if room.startswith("_compile/"):
+        importlib.import_module("torch._inductor.compile_fx")  # once, and not in each fork
     enough = ENOUGH if "/" in room else math.inf
     run = tried(module, files, chosen=chosen, functions=functions, longest=longest, enough=enough)
     if run is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from threading import RLock, get_ident
 from typing import Any
 
@@ -40,8 +41,11 @@ def recording() -> Iterator[Recorder]:
             zero_grad(self, set_to_none)
 
         def differentiating(function: Callable[..., Any]) -> Callable[..., Any]:
-            def noting(*args: Any, **kwargs: Any) -> Any:
-                recorder.second_order = recorder.second_order or bool(kwargs.get("create_graph"))
+            form = signature(function)
+
+            def noting(*args: Any, **kwargs: Any) -> Any:  # `Tensor.backward` passes it by position
+                again = form.bind(*args, **kwargs).arguments.get("create_graph")
+                recorder.second_order = recorder.second_order or bool(again)
                 return function(*args, **kwargs)
 
             return noting

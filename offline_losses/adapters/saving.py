@@ -146,7 +146,7 @@ def _seeds(
             yield {}
             continue
         (record,) = source.storage.get_episode_metadata([index])
-        whole = int(record.get("total_steps", -1)) == stop - start
+        whole = record.get("total_steps") == stop - start
         yield {name: record[name] for name in ("seed", "options") if whole and record.get(name) is not None}
 
 

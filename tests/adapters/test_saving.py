@@ -100,6 +100,18 @@ def test_a_relabelled_selection_keeps_its_episodes() -> None:
     assert [record["seed"] for record in saved.storage.get_episode_metadata([0, 1])] == [100, 102]
 
 
+def test_one_row_is_an_episode_and_gradients_stay_behind() -> None:
+    """Without the number of its episode nothing is known of its seed."""
+    source = made()
+    data = load_minari(source)[4:5]
+    data["next", "reward"].requires_grad_()
+    for name, rows, seed in (("mine/one-v0", data, 101), ("mine/two-v0", data.exclude("episode"), None)):
+        saved = save_minari(rows, name, like=source)
+        (record,) = saved.storage.get_episode_metadata([0])
+        assert record.get("seed") == seed
+        assert (load_minari(saved)["next", "reward"] == data["next", "reward"]).all()
+
+
 def test_what_is_not_known_of_a_dataset_is_not_warned_of() -> None:
     """Minari misses an author, an environment and more, which a selection may not have."""
     source = made()
@@ -144,6 +156,7 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
         (dict(data), {"like": source}, r"a flat TensorDict \[N\], got dict"),
         (data[None], {"like": source}, r"a flat TensorDict \[N\], got batch size \[1, "),
         (data[:3], {"like": source}, "expected whole episodes"),
+        (data[:0], {"like": source}, "expected whole episodes"),
         (data[[0, 2, 3]], {"like": source}, r"a next observation at row 0 that is not the observation of row 1"),
         (
             data.exclude(("next", "observation", "parts")),
