@@ -48,6 +48,9 @@ COMPILED = [
     *(TESTS / f"test_{name}.py" for name in ("compile", "update", "update_fuzz", "products", "kernels")),
     TESTS / "contracts" / "test_fused.py",
 ]
+PIECES = {"descent", "passes", "projection", "reason", "recorder", "scan", "stops", "switches"}
+"""Modules of the compiler whose tests need no generated code and stand in `test_compile.py`."""
+
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for those of all where what all rooms share is changed."""
 
@@ -250,8 +253,8 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
         case ["adapters", _]:
             own = next((own for own, rooms in READERS.items() if room.split("/")[1] in rooms), ("formats", "files"))
             return [TESTS / "adapters" / f"test_{name}.py" for name in own], set()
-        case ["_compile", _]:
-            return COMPILED, FUSED
+        case ["_compile", piece]:
+            return COMPILED[:1] if piece in PIECES else COMPILED, FUSED
         case ["_core", _]:
             rooms = ELSEWHERE.get(room, ("regression", "returns"))
         case _:
