@@ -90,6 +90,31 @@ def test_what_changes_without_a_guard_is_told_too(name: str) -> None:
     assert reason.why(error) == expected
 
 
+@pytest.mark.parametrize(
+    ("guard", "told"),
+    [
+        ("incoming[4] == True  # g  # offline_losses/_compile/whole.py:165 in whole", "what has a gradient before the"),
+        (
+            "G['__import_a_b'].step == 6  # step += 1  # a/b.py:25 in g",
+            "`step` changes in b.py, line 25 (`step += 1`",
+        ),
+        (
+            "len(L['self'].log) == 3  # self.log  # a/b.py:7 in g",
+            ".log) == 3` becomes untrue in b.py, line 7",
+        ),
+        (
+            "L['x'].factor == {1.5}",
+            "factor == {1.5}` becomes untrue at every call. Pass it as a float",
+        ),
+    ],
+)
+def test_what_changes_is_told_in_the_words_of_its_kind(guard: str, told: str) -> None:
+    error = type(reason.CHANGING[0], (Exception,), {})
+    said = reason.why(error(f"triggered by the following guard failures:\n    - 0/0: {guard}\n"))
+    assert told in said
+    assert "whole.py" not in said  # no line of ours
+
+
 def test_the_first_guard_that_failed_is_told() -> None:
     """Of several, with its own line."""
     error = type(reason.CHANGING[0], (Exception,), {})
