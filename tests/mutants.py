@@ -45,11 +45,18 @@ REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
 COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
 CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls", "knobs")]
 COMPILED = [
-    *(TESTS / f"test_{name}.py" for name in ("compile", "update", "update_fuzz", "products", "kernels")),
+    *(
+        TESTS / f"test_{name}.py"
+        for name in ("compile", "compile_optimizers", "update", "update_fuzz", "products", "kernels")
+    ),
     TESTS / "contracts" / "test_fused.py",
 ]
-PIECES = {"descent", "passes", "projection", "reason", "recorder", "scan", "stops", "switches"}
-"""Modules of the compiler whose tests need no generated code and stand in `test_compile.py`."""
+PIECES = {
+    ("compile",): {"descent", "passes", "projection", "reason", "recorder", "scan", "stops", "switches"},
+    ("compile_optimizers",): {"optimizers"},
+    ("products",): {"card"},
+}
+"""Tests of single modules of the compiler, which need no generated code or little."""
 
 MAIN = {"expectile_loss", "cql_logsumexp_penalty", "awr_weights", "return_filter", "bellman_target"}
 """Whose contracts stand for those of all where what all rooms share is changed."""
@@ -250,11 +257,12 @@ def tried(
 def own_tests(room: str) -> tuple[list[Path], set[str]]:
     """The tests of one room, and the functions whose contracts are among them."""
     match room.split("/"):
-        case ["adapters", _]:
-            own = next((own for own, rooms in READERS.items() if room.split("/")[1] in rooms), ("formats", "files"))
+        case ["adapters", reader]:
+            own = next((own for own, rooms in READERS.items() if reader in rooms), ("formats", "files"))
             return [TESTS / "adapters" / f"test_{name}.py" for name in own], set()
         case ["_compile", piece]:
-            return COMPILED[:1] if piece in PIECES else COMPILED, FUSED
+            own = next((own for own, pieces in PIECES.items() if piece in pieces), ())
+            return [TESTS / f"test_{name}.py" for name in own] or COMPILED, FUSED
         case ["_core", _]:
             rooms = ELSEWHERE.get(room, ("regression", "returns"))
         case _:

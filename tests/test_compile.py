@@ -201,6 +201,24 @@ def test_a_reason_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(each.message) for each in told] == [f"offline_losses.fused runs eagerly: {text}." for text in "ab"]
 
 
+def test_a_reason_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the function that runs eagerly, two calls inside of it."""
+    monkeypatch.setattr(switches, "warned", set())
+
+    def inner() -> None:
+        warn_once("c")
+
+    def middle() -> None:
+        inner()
+
+    def function() -> None:
+        middle()
+
+    with pytest.warns(UserWarning, match="runs eagerly: c") as told:
+        function()
+    assert told[0].lineno == function.__code__.co_firstlineno + 1
+
+
 def test_an_error_in_one_line() -> None:
     """No longer than 200 letters."""
     assert switches.first_line(RuntimeError("one\ntwo")) == "one"

@@ -78,12 +78,15 @@ class _Group:
             if number is None or isinstance(number, Tensor) or number == 0:
                 self.lent.pop(name, None)
                 continue
-            if name not in self.live:
-                if self.seen.setdefault(name, number) == number:
-                    continue
-                self.live.add(name)
-            if name not in self.lent or self.lent[name][0] != number:  # a new tensor: the old one may have been logged
-                self.lent[name] = number, self._tensors(number)
+            value = tuple(number) if isinstance(number, list) else number  # a list may be written into
+            before, self.seen[name] = self.seen.get(name, value), value
+            if name not in self.live and before == value:
+                continue
+            self.live.add(name)
+            if name in self.lent and before == value:
+                self.lent[name] = number, self.lent[name][1]
+            else:  # a new tensor: the old one may have been logged
+                self.lent[name] = number, self._tensors(value)
             settings[name] = self.lent[name][1]
 
     def stand_ins(self) -> list[tuple[int, Any]]:
