@@ -79,6 +79,8 @@ ELSEWHERE = {
     "recurrence": ("returns", "targets"),
     "per_decision": ("importance", "magic"),
     "doubly_robust": ("importance",),
+    "_core/blocks": ("importance", "per_decision"),
+    "_core/by_step": ("per_decision", "doubly_robust"),
     "_core/checks": ("regression", "filters", "returns", "shards", "uncertainty"),
     "_core/episodes": ("filters", "importance", "sampling"),
     "_core/errors": ("regression", "conservative", "distributional", "filters"),
@@ -87,6 +89,7 @@ ELSEWHERE = {
     "_core/projected": ("projection",),
     "_core/projected_sum": ("projection",),
     "_core/projection": ("projection",),
+    "_core/public": (),
     "_core/ranking": ("filters", "shards"),
     "_core/ranks": (),
     "_core/reduce": ("regression", "behavior", "dice", "weights"),
@@ -94,7 +97,7 @@ ELSEWHERE = {
     "_core/scan": ("recurrence", "returns"),
     "_core/sharded": (),
     "_core/spread": (),
-    "_core/stops": ("relabel",),
+    "_core/stops": (),
     "_core/support": ("distributional",),
 }
 """Rooms in whose tests those of another stand, in part or all of them."""

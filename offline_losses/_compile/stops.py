@@ -30,7 +30,7 @@ def _best_stop(b: Tensor, a: Tensor, stopped: Tensor) -> Tensor:
 
 def _chunked(b: Tensor, a: Tensor, stopped: Tensor) -> Tensor:
     if len(b) == 1:
-        return stopped.clone()
+        return torch.maximum(b, stopped)
     if len(b) <= CHUNK:
         return run(_filled, b, a, stopped, torch.zeros_like(b[:1]))[0]
     first = _chunked(*run(_summary, b, a, stopped))

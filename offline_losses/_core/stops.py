@@ -80,7 +80,7 @@ def _by_halves(b: Tensor, a: Tensor, stopped: Tensor) -> Tensor:
     """In twice as many steps, one level for each power of two, and no look at any value."""
     steps = b.shape[-1]
     if steps == 1:
-        return stopped
+        return torch.maximum(b, stopped)
     whole = [pad(x, (0, steps % 2)) for x in (b, a, stopped)]
     (b0, a0, s0), (b1, a1, s1) = ([x[..., first::2] for x in whole] for first in (0, 1))
     even = _by_halves(b0 + a0 * b1, a0 * a1, torch.maximum(s0, b0 + a0 * s1))
