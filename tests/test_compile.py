@@ -520,6 +520,103 @@ def test_a_graph_is_split_into_results_and_gradients() -> None:
     assert targets(forward).count(aten.sum.dim_IntList) == 1
 
 
+def called(graph: Any, target: Any) -> Any:
+    """The one node that calls it."""
+    (node,) = graph.find_nodes(op="call_function", target=target)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("function", "long"),
+    [
+        (lambda x: x.amax(), True),
+        (lambda x: x.amin(), True),
+        (lambda x: x.amax(-1), True),
+        (lambda x: x.amin(2), True),
+        (lambda x: x.amax(0), False),
+        (lambda x: x.amin(1), False),
+        (lambda x: x.amax(-2), False),
+        (lambda x: x.amax((0, 2)), False),
+        (lambda x: x.amax(-1, keepdim=True), True),
+        (lambda x: x.sum(), True),
+        (lambda x: x.sum(0), True),
+        (lambda x: torch.bucketize(x, x[0, 0]), True),
+        (lambda x: torch.ops.offline_losses.best_stop(x, x, x), True),
+        (lambda x: x.exp(), False),
+        (lambda x: x + 1, False),
+    ],
+)
+def test_what_takes_long(function: Callable[[Tensor], Tensor], long: bool) -> None:
+    """Sums, the largest of a row or of all, a search, and whole algorithms; not the largest of a few critics."""
+    graph = traced(lambda x: [function(x)], torch.rand(2, 3, 4))
+    *_, node, _ = graph.nodes
+    assert passes._takes_long(node) is long
+
+
+CONVERT = torch.ops.prims.convert_element_type.default
+
+
+@pytest.mark.parametrize(
+    ("function", "last"),
+    [
+        (lambda s, x: [CONVERT(s / 4, torch.float32)], CONVERT),
+        (lambda s, x: [(s / 4) + 1], aten.add.Tensor),
+        (lambda s, x: [(s / 4) * x], aten.div.Tensor),
+        (lambda s, x: [(s / 4).expand(3)], aten.div.Tensor),
+        (lambda s, x: (lambda y: [y + 1, y - 1])(s / 4), aten.div.Tensor),
+        (lambda s, x: [s + 1, s - 1], aten.sum.default),
+    ],
+)
+def test_of_a_sum_what_is_made_of_it_alone_is_kept(function: Callable[..., Any], last: Any) -> None:
+    """Until more than one thing is, or another tensor or another shape comes in, or the results are there."""
+    graph = traced(lambda x: function(x.sum(), x), torch.rand(3).double())
+    node, every = called(graph, aten.sum.default), list(graph.nodes)
+    assert passes._finished(node, every).target is last
+    assert passes._finished(node, every[: every.index(node) + 1]) is node
+
+
+def split(joint: Callable[..., Any], results: int, *inputs: Tensor) -> tuple[Any, Any, int]:
+    """Both graphs, which give what the whole gives, and how much is kept; the last input is for gradients."""
+    forward, backward = passes.split(traced(joint, *inputs), len(inputs) - 1, results)
+    found = run(forward, *inputs[:-1])
+    found, kept = found[:results], found[results:]
+    for one, other in zip([*found, *run(backward, *inputs, *found, *kept)], joint(*inputs), strict=True):
+        close(one, other)
+    for graph in (forward, backward):
+        assert all(node.users or node.op in ("placeholder", "output") for node in graph.nodes)
+    return forward, backward, len(kept)
+
+
+def test_what_is_kept_for_gradients() -> None:
+    """No quick function, nothing that is needed by them alone, and each sum before the last result."""
+    x, up = torch.rand(4).double(), torch.rand(4).double()
+    assert split(lambda x, up: [(e := x.exp()) + 1, up * e], 1, x, up)[2] == 0
+    assert split(lambda x, up: [x + 1, up * x.sum()], 1, x, up)[2] == 0
+    forward, backward, kept = split(lambda x, up: [x + 1, (n := x.sum()) * x, up * n], 2, x, up)
+    assert kept == 1
+    assert aten.sum.default in targets(forward)
+    assert aten.sum.default not in targets(backward)
+    assert split(lambda x, up: [x + 1, x.sum() * x, up * x], 2, x, up)[2] == 0
+    forward, backward, kept = split(lambda x, up: [(n := x.sum() / 4) + x, (n * up) + n], 1, x, up)
+    assert kept == 1
+    assert aten.div.Tensor not in targets(backward)
+    assert split(lambda x, up: [n := x.sum(), up * n], 1, x, up)[2] == 0  # it is a result
+
+
+def test_what_an_algorithm_reads_is_kept_too() -> None:
+    """Where it was computed; what came in as it is needs no copy."""
+    x, up = torch.rand(4).double(), torch.rand(4).double()
+
+    def joint(x: Tensor, up: Tensor) -> list[Tensor]:
+        b = x * 2
+        found = torch.ops.offline_losses.best_stop(b, x, x)
+        return [found + 1, up * found * b]
+
+    _, backward, kept = split(joint, 1, x, up)
+    assert kept == 2
+    assert set(targets(backward)) == {aten.mul.Tensor}
+
+
 def test_flags_are_read_as_numbers() -> None:
     """By loops; one that is only handed on stays as it is."""
     x, one, other, idle = torch.randn(4), torch.rand(4) < 0.5, torch.rand(4) < 0.5, torch.rand(4) < 0.5

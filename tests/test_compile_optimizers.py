@@ -220,6 +220,7 @@ def test_numbers_become_tensors_when_they_change() -> None:
     assert other is not lr
     assert (lr.item(), other.item()) == (0.1, 0.2)
     assert [x.tolist() for x in betas] == [[0.7], [0.9]]
+    assert lent()[1] is betas
     group["betas"] = own = [0.8, 0.9]
     assert [x.tolist() for x in lent()[1]] == [[0.8], [0.9]]
     own[0] = 0.6
@@ -230,6 +231,18 @@ def test_numbers_become_tensors_when_they_change() -> None:
     assert type(lent()[0]) is float
     group["lr"] = rate = torch.tensor(0.3)
     assert lent()[0] is rate is group["lr"]
+
+
+def test_a_group_may_be_empty() -> None:
+    """And has its rate, too."""
+    optimizer = SGD([{"params": [Parameter(torch.ones(1))]}, {"params": [], "lr": 0.5}], 0.1)
+    stand_in = TraceableOptimizer(optimizer)
+    stand_in.refresh()
+    stand_in.stand_in()
+    assert optimizer.param_groups[1]["lr"].tolist() == [0.5]
+    optimizer.step()
+    stand_in.stand_back()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
 
 
 def test_what_the_update_sets_stays() -> None:

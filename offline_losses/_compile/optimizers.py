@@ -45,7 +45,7 @@ FORMS: dict[type[Optimizer], tuple[Callable[..., None], tuple[str, ...]]] = {
 LIVE = "lr", "betas", "momentum"
 """Settings that schedulers change: the first is a tensor from the start, the others from their first change on."""
 
-_FIXED = {"foreach": True, "capturable": True, "differentiable": False, "fused": False, "has_complex": False}
+_FIXED = {"foreach": True, "capturable": True, "differentiable": False, "has_complex": False}
 """The form of each function that takes every number as a tensor."""
 
 
