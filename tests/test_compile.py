@@ -704,6 +704,13 @@ def test_sums_over_a_batch_are_taken_in_double(function: Callable[..., Any], dou
     close(found, expected, 1e-6)
 
 
+def test_a_sum_over_an_open_batch_is_taken_in_double() -> None:
+    """Of however many columns, one too."""
+    graph = make_fx(lambda x: [x.sum(0)], tracing_mode="symbolic")(torch.rand(5, 1)).graph
+    passes.add_in_double(graph)
+    assert in_double(graph) == 1
+
+
 def test_a_number_everywhere_is_written_beside_its_argument() -> None:
     """Whatever stands in that; other results are left as they are."""
     x = torch.tensor([1.0, torch.nan, 3.0])
@@ -711,10 +718,11 @@ def test_a_number_everywhere_is_written_beside_its_argument() -> None:
 
     def function(x: Tensor, one: Tensor) -> tuple[Tensor, ...]:
         everywhere = (one * 3).expand(3) * 2
-        return x + 1, everywhere, one * 2, everywhere, (one * 3).expand(2) + 1
+        return x + 1, everywhere, one * 2, everywhere, (one * 3).expand(2) + 1, x * one
 
     graph = traced(function, x, one)
     passes.write_beside(graph)
     assert targets(graph).count(aten.where.self) == 1
+    assert called(graph, aten.where.self).users
     for found, expected in zip(run(graph, x, one), function(x, one), strict=True):
         torch.testing.assert_close(found, expected, equal_nan=True)

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.lr_scheduler import StepLR
 
+from offline_losses._compile import optimizers
 from offline_losses._compile.optimizers import NO_STATE, TraceableOptimizer, Untraceable
 
 FORMS: list[tuple[Callable[..., Optimizer], dict[str, Any]]] = [
@@ -130,6 +131,46 @@ def test_gradients_are_cleared_as_they_are_told() -> None:
     stand_in.step()
     stand_in.zero_grad()
     assert not stand_in.cleared
+    assert parameters(optimizer)[0].grad is None
+
+
+@pytest.mark.parametrize(("kind", "moved"), [(Adam, "meta"), (SGD, "cpu")])
+def test_counts_move_to_where_their_parameter_is(kind: Callable[..., Optimizer], moved: str) -> None:
+    """And no other state does."""
+    p = Parameter(torch.ones(1, device="meta"))
+    optimizer = kind([p], lr=0.1)
+    name = "step" if kind is Adam else "momentum_buffer"
+    optimizer.state[p] = {"exp_avg": torch.ones(1), name: torch.ones(())}
+    stand_in = TraceableOptimizer(optimizer)
+    stand_in.refresh()
+    assert optimizer.state[p]["exp_avg"].device.type == "cpu"
+    assert optimizer.state[p][name].device.type == moved
+    assert stand_in.groups[0].state[-1][0] is optimizer.state[p][name]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(Adam, torch.float32), (NAdam, torch.float64)])
+def test_counts_are_doubles_where_the_form_is_pytorchs(
+    kind: Callable[..., Optimizer], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its settings; what it has written into them is written back."""
+    _, optimizer, stand_in = pair(kind)
+    given: list[dict[str, Any]] = []
+
+    def form(params: list[Tensor], grads: list[Tensor], *state: list[Tensor], **settings: Any) -> None:
+        assert {x.dtype for x in state[-1]} == {dtype}
+        assert {x.dtype for x in state[0]} == {torch.float32}
+        for x in state[-1]:
+            x.fill_(9)
+        given.append(settings)
+
+    if kind is Adam:
+        monkeypatch.setattr(optimizers, "adam", form)
+    stand_in.function = form
+    gradients(optimizer, 1)
+    stand_in.refresh()
+    stand_in.step()
+    assert [("capturable" in settings) for settings in given] == [kind is NAdam] * 2
+    assert all(optimizer.state[p]["step"] == 9 for p in parameters(optimizer))
 
 
 def test_what_cannot_be_traced_is_refused() -> None:
