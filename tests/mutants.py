@@ -47,12 +47,13 @@ CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gra
 COMPILED = [
     *(
         TESTS / f"test_{name}.py"
-        for name in ("compile", "compile_optimizers", "update", "update_fuzz", "products", "kernels")
+        for name in ("compile", "compile_backend", "compile_optimizers", "update", "update_fuzz", "products", "kernels")
     ),
     TESTS / "contracts" / "test_fused.py",
 ]
 PIECES = {
     ("compile",): {"descent", "passes", "projection", "reason", "recorder", "scan", "stops", "switches"},
+    ("compile_backend",): {"backend"},
     ("compile_optimizers",): {"optimizers"},
     ("products",): {"card"},
 }

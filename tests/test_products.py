@@ -107,6 +107,38 @@ def test_what_is_joined(
     assert joined(function, *torch.randn(2, size, size, dtype=dtype)) == expected
 
 
+@pytest.mark.parametrize(
+    ("function", "turned"),
+    [
+        (lambda x: x.t(), True),
+        (lambda x: x.permute(1, 0), True),
+        (lambda x: x.permute(0, 1), False),
+        (lambda x: x.neg(), False),
+        (lambda x: x.sum(1), False),
+    ],
+)
+def test_a_matrix_that_is_turned(function: Callable[[Tensor], Tensor], turned: bool) -> None:
+    """By either operator."""
+    from offline_losses._compile.card import _turned
+
+    graph = make_fx(function)(torch.rand(2, 3)).graph
+    *_, node, _ = graph.nodes
+    assert _turned(node) is turned
+
+
+def test_options_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums are divided where the largest tensor has eight times what is large; a pass of the user's stays."""
+    from offline_losses._compile import card
+
+    for size, split in ((8 * card.LARGE - 1, False), (8 * card.LARGE, True)):
+        options = card.options_of_card([torch.empty(3), torch.empty(size, device="meta"), 10 * card.LARGE])
+        assert isinstance(options.pop("post_grad_custom_pre_pass"), card.BatchProducts)
+        assert options == {"combo_kernels": True, "split_reductions": split}
+    own = card.BatchProducts()
+    monkeypatch.setattr(card.CARD.config, "post_grad_custom_pre_pass", own)
+    assert card.options_of_card([torch.empty(3)])["post_grad_custom_pre_pass"] is own
+
+
 def test_random_numbers_keep_their_order() -> None:
     """Products of what is drawn are joined nowhere: joining moves operators about."""
 
