@@ -402,8 +402,9 @@ def recurrence(b: Tensor, a: Tensor, cut: Tensor | None, forwards: bool) -> Tens
 @pytest.mark.usefixtures("_as_they_are")
 @pytest.mark.parametrize("one", [False, True])
 @pytest.mark.parametrize("forwards", [False, True])
-def test_the_kernels_of_the_recurrence_are_the_loop(forwards: bool, one: bool) -> None:
+def test_the_kernels_of_the_recurrence_are_the_loop(forwards: bool, one: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In both directions, at lengths around one and two chunks, with NaN in factors that are cut."""
+    monkeypatch.setattr(scan, "solve_in_order", lambda *_: pytest.fail("no kernels"))
     kernels = scan._FORWARDS if forwards else scan._BACKWARDS
     for shape in [(steps,) for steps in LENGTHS] + [(3, steps) for steps in LENGTHS]:
         b, a = torch.randn(2, *shape, dtype=torch.float64)
@@ -418,14 +419,96 @@ def test_the_kernels_of_the_recurrence_are_the_loop(forwards: bool, one: bool) -
 
 
 @pytest.mark.usefixtures("_as_they_are")
-@pytest.mark.parametrize("b", [[1.0] * 40, [float("inf")] + [1.0] * 39])
-def test_products_that_do_not_tell_are_left_to_the_loop(b: list[float]) -> None:
-    """Large factors, or an infinite value."""
-    x, a = torch.tensor(b).double(), torch.full((40,), 4.0).double()
+@pytest.mark.parametrize(("b", "factor"), [([1.0] * 40, 4.0), ([1.0] * 20 + [float("inf")] * 20, 0.5)])
+def test_products_that_do_not_tell_are_left_to_the_loop(b: list[float], factor: float) -> None:
+    """Large factors, or infinite values; on a card nobody looks."""
+    x, a = torch.tensor(b).double(), torch.full((40,), factor).double()
+    if factor == 4.0:
+        never = torch.zeros(40, dtype=torch.bool)
+        close(scan._chunked(scan._BACKWARDS, x, a, never, False), recurrence(x, a, None, False))
     for kernels, forwards in ((scan._BACKWARDS, False), (scan._FORWARDS, True)):
         with pytest.raises(scan.Unsafe):
             scan._in_chunks(kernels, x, a, None, None)
         torch.testing.assert_close(scan._scan(kernels, x, a), recurrence(x, a, None, forwards))
+
+
+@pytest.mark.usefixtures("_as_they_are")
+@pytest.mark.parametrize("kernels", [scan._BACKWARDS, scan._FORWARDS])
+def test_a_child_and_an_empty_tensor_need_no_kernel(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one step, which is new memory."""
+    monkeypatch.setattr(Process, "forked", True)
+    monkeypatch.setattr(scan, "run", lambda *_: pytest.fail("a kernel"))
+    for shape in ((0, 4), (3, 1), (2, 40)):
+        b = torch.rand(shape)
+        found = scan._scan(kernels, b, torch.full(shape, 0.5))
+        assert found.shape == shape
+        assert not b.numel() or found.data_ptr() != b.data_ptr()
+        assert shape == (2, 40) or found.equal(b)
+
+
+@pytest.mark.usefixtures("_as_they_are")
+@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize("name", ["scan", "scan_forwards"])
+def test_derivatives_of_the_recurrence(name: str, one: bool) -> None:
+    """Of both orders, by either argument alone, and mapped."""
+    operator = getattr(torch.ops.offline_losses, name)
+    b, a = torch.randn(2, 2, 18, dtype=torch.float64)
+    a = torch.tensor(0.9).double() if one else a.tanh()
+    done, terminated = torch.rand(2, 2, 18) < 0.2
+    for by_b, by_a in ((True, True), (True, False), (False, True)):
+        given = b.clone().requires_grad_(by_b), a.clone().requires_grad_(by_a)
+        assert torch.autograd.gradcheck(lambda b, a: operator(b, a, done, terminated), given)
+        assert torch.autograd.gradgradcheck(lambda b, a: operator(b, a, done, terminated), given)
+    mapped = torch.vmap(operator, (0, None if one else 0, 0, 0), 0)(b, a, done, terminated)
+    close(mapped, recurrence(b, a, done | terminated, name == "scan_forwards"))
+
+
+def test_the_product_of_a_chunk() -> None:
+    """Nothing where it is cut, as large as it is, in its own precision; of one factor for all its power."""
+    factors, cut = [torch.tensor([2.0, 3.0, 1e30])] * 16, torch.zeros(3, 16, dtype=torch.bool)
+    cut[1, 5] = True
+    product, stopped = scan._product(factors, cut)
+    assert product.dtype == torch.float32
+    assert product.tolist() == [2.0**16, 0.0, float("inf")]
+    assert stopped.tolist() == [False, True, False]
+    product, stopped = scan._product([torch.tensor(0.5)] * 16, cut)
+    assert product == 0.5**16
+    assert stopped.tolist() == [False, True, False]
+
+
+def test_graphs_of_kernels_are_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the shapes of all tensors, of which not too many are kept; without one the kernel runs as it is."""
+    fitted: list[Any] = []
+
+    class Graphs:
+        def __init__(self, plan: Any) -> None:
+            self.plan = plan
+
+        def fit(self, tensors: Any) -> Any:
+            assert all(x.is_contiguous() for x in tensors)
+            fitted.append(self.plan)
+            return None if len(tensors[0]) == 3 else lambda *x: ["graph", len(x)]
+
+    monkeypatch.setattr(scan, "_graphs", {})
+    monkeypatch.setattr(scan, "_found", {})
+    monkeypatch.setattr(scan, "Graphs", Graphs)
+    monkeypatch.setattr(scan, "Plan", lambda kernel, sequential: (kernel, sequential))
+    monkeypatch.setattr(scan, "SHAPES", 2)
+
+    def kernel(*tensors: Tensor) -> list[Any]:
+        return ["kernel", len(tensors)]
+
+    def tensors(size: int) -> list[Tensor]:
+        return [torch.zeros(2 * size).double()[::2], torch.tensor(0.5), torch.zeros(size, dtype=torch.bool)]
+
+    for size, kept, often in ((2, 1, 1), (2, 1, 1), (4, 2, 2), (2, 2, 2), (3, 1, 3), (2, 2, 4), (2, 2, 4)):
+        found = scan.run(kernel, *tensors(size))
+        assert found == ["kernel" if size == 3 else "graph", 3]
+        assert len(scan._found) == kept
+        assert len(fitted) == often
+    assert set(fitted) == {(kernel, True)}
+    kinds = {(kernel, 0, torch.float64, torch.device("cpu"), scan.size_class(tensors(size))) for size in (2, 3, 4)}
+    assert set(scan._graphs) == kinds
 
 
 @pytest.mark.usefixtures("_as_they_are")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -60,6 +62,42 @@ def test_the_compiler_draws_as_eager_code_does(given: list[dict[str, Any]]) -> N
     assert given == [{"graph": graph, "inputs": [x, y], "patches": {"fallback_random": True, "size_asserts": False}}]
 
 
+class OnACard(Tensor):
+    """Or so it says."""
+
+    is_cuda = True
+
+
+def test_a_card_has_options_of_its_own(given: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If one of the inputs lies there."""
+    card = pytest.importorskip("offline_losses._compile.card")
+    monkeypatch.setattr(card, "options_of_card", lambda inputs: {"size_asserts": True, "inputs": len(inputs)})
+    x = torch.rand(2)
+    backend.compile_graph(module((0, torch.neg)), [x, x.as_subclass(OnACard), 3])
+    backend.compile_graph(module((0, torch.neg)), [x, 3])
+    base = {"fallback_random": True, "size_asserts": False}
+    assert [call["patches"] for call in given] == [base | {"size_asserts": True, "inputs": 3}, base]
+
+
+@pytest.mark.parametrize("missing", [None, "PyTorch has no x"])
+def test_kernels_are_compiled_together(
+    missing: str | None, given: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PyTorch has what it takes."""
+    entered: list[bool] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(backend, "together", together)
+    monkeypatch.setattr(private.KERNELS, "missing", lambda: missing)
+    backend.compile_graph(module((0, torch.neg)), [])
+    assert len(given) == 1
+    assert entered == ([] if missing else [True])
+
+
 def test_a_result_is_copied_where_it_is_memory_of_an_input(given: list[dict[str, Any]]) -> None:
     """Known after the first call: those that are returned, and no others; then none is looked for."""
     x, y = torch.rand(2, 3)
@@ -68,6 +106,7 @@ def test_a_result_is_copied_where_it_is_memory_of_an_input(given: list[dict[str,
     compiled = compile_whole(graph, [x, y])
     assert torch.clone in [node.target for node in graph.graph.nodes]
     assert mark not in [node.target for node in graph.graph.nodes]
+    assert "torch.ops.offline_losses" not in graph.code
     found = compiled(x, y)
     assert [z.data_ptr() in (x.data_ptr(), y.data_ptr()) for z in found] == [False, True, False, False]
     shared = backend._with_memory_of_its_own(lambda x, y: (x, y, -x), [0, 2])
@@ -138,6 +177,13 @@ def test_a_part_that_does_not_compile_runs_as_it_is(monkeypatch: pytest.MonkeyPa
     del errors[0]
     with pytest.raises(private.UPDATE.RestartAnalysis):
         compile_part(graph, [x, x])
+
+
+def test_a_marker_is_an_operator() -> None:
+    """With a kernel for all devices, and shapes where there are no values."""
+    marker = backend._marker("marker_of_a_test", torch.zeros_like)
+    assert marker(torch.ones(2)).tolist() == [0.0, 0.0]
+    torch.library.opcheck(marker, (torch.ones(2),), test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("name", ["gradient_before", "result_of_update"])
