@@ -95,7 +95,7 @@ ELSEWHERE = {
     "_core/ranks": (),
     "_core/reduce": ("regression", "behavior", "dice", "weights"),
     "_core/root": ("guidance", "diagnostics"),
-    "_core/scan": ("recurrence", "returns"),
+    "_core/scan": (),
     "_core/sharded": (),
     "_core/spread": (),
     "_core/stops": (),

@@ -512,16 +512,22 @@ def test_graphs_of_kernels_are_found_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("_as_they_are")
-def test_the_kernels_of_the_best_stop_are_the_loop() -> None:
-    """At lengths around one and two chunks; none, or a child of a process that had compiled, takes the formula."""
-    for shape in [(steps,) for steps in LENGTHS] + [(3, steps) for steps in LENGTHS]:
-        b, a, stopped = torch.randn(3, *shape, dtype=torch.float64)
-        a = a.abs().tanh()
-        a[..., -1] = 0.0
-        expected = [torch.maximum(b[..., -1], stopped[..., -1])]
-        for t in range(shape[-1] - 2, -1, -1):
-            expected.append(torch.maximum(b[..., t] + a[..., t] * expected[-1], stopped[..., t]))
-        close(stops._best_stop(b, a, stopped), torch.stack(expected[::-1], -1))
+def test_the_kernels_of_the_best_stop_are_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At lengths around one and two chunks, where stops far behind are the best; mapped too."""
+    with monkeypatch.context() as patched:
+        patched.setattr(stops, "stop_in_order", lambda *_: pytest.fail("no kernels"))
+        for shape in [(steps,) for steps in LENGTHS for _ in range(5)] + [(3, steps) for steps in LENGTHS]:
+            b, a = 0.1 * torch.randn(shape).double(), 0.9 + 0.1 * torch.rand(shape).double()
+            stopped = torch.where(torch.rand(shape) < 0.8, -50.0, 5 * torch.randn(shape).double())
+            a[..., -1] = 0.0
+            expected = [torch.maximum(b[..., -1], stopped[..., -1])]
+            for t in range(shape[-1] - 2, -1, -1):
+                expected.append(torch.maximum(b[..., t] + a[..., t] * expected[-1], stopped[..., t]))
+            close(stops._best_stop(b, a, stopped), torch.stack(expected[::-1], -1))
+        close(torch.vmap(stops.best_stop)(b, a, stopped), torch.stack(expected[::-1], -1))
+    monkeypatch.setattr(stops, "run", lambda *_: pytest.fail("a kernel"))
+    monkeypatch.setattr(Process, "forked", True)
+    close(stops._best_stop(b, a, stopped), torch.stack(expected[::-1], -1))
     assert stops._best_stop(*torch.zeros(3, 0, 4)).shape == (0, 4)
 
 
