@@ -107,6 +107,12 @@ def test_what_is_joined(
     assert joined(function, *torch.randn(2, size, size, dtype=dtype)) == expected
 
 
+def test_one_large_matrix_is_enough() -> None:
+    """A column more than is small."""
+    assert joined(two, torch.randn(512, 512), torch.randn(512, 2)) == {"joined": 1}
+    assert joined(two, torch.randn(512, 513), torch.randn(513, 2)) == {"single": 2}
+
+
 @pytest.mark.parametrize(
     ("function", "turned"),
     [
