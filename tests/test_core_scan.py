@@ -124,6 +124,21 @@ def test_long_sequences_are_solved_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     assert sizes == [4, 1, 4, 4]
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_solution_is_the_loop_or_the_operator(taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut where either flag is."""
+    b, a, done = problem(2, 7)
+    terminated = torch.rand(2, 7) < 0.3
+    monkeypatch.setattr(scan, "takes_operators", lambda: taken)
+    operator = type("", (), {"default": lambda *inputs: inputs})
+    monkeypatch.setattr(torch.ops.offline_losses, "scan", operator)
+    found = solve(b, a, done, terminated)
+    if taken:
+        assert found == (b, a, done, terminated)
+    else:
+        close(found, loop(b, a, done | terminated))
+
+
 def test_a_trace_solves_by_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot take the operator, as inside of a transform."""
     b, a, cut = problem(2, 7)

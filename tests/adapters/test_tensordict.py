@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("tensordict", reason="needs the extra offline-losses[data]")
 
 import torch
+from ledger import CASES
 from tensordict import TensorDict
 
 import offline_losses
@@ -204,3 +205,16 @@ def test_every_public_function_can_be_adapted(name: str) -> None:
     assert call.__name__ == name
     with pytest.raises((ValueError, TypeError), match=name):
         call(TensorDict({}, batch_size=[3]))
+
+
+def test_one_number_for_each_sample_is_a_scalar() -> None:
+    """As the functions take it; an argument that some take with an axis of its own never loses one."""
+    forms: dict[str, set[bool]] = {}
+    for case in CASES:
+        for name, x in case.build((4,)).items():
+            if isinstance(x, torch.Tensor) and name in KEYS:
+                forms.setdefault(name, set()).add(x.shape[-1] == 4 and x.ndim <= 2)
+    both = {"action", "logits", "support", "noise", "score", "other_score"}  # of either form
+    assert {name for name in forms if KEYS[name].scalar} == {name for name in forms if True in forms[name]} - both
+    for first, second in (("next_observation", "observation"), ("truncated", "done"), ("episode", "done")):
+        assert KEYS[first].scalar is KEYS[second].scalar
