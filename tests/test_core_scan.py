@@ -100,6 +100,14 @@ def test_what_has_nothing_to_solve_is_copied(shape: tuple[int, ...]) -> None:
     assert not b.numel() or x.data_ptr() != b.data_ptr()
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 5), (3, 1, 5), (2, 2)])
+@pytest.mark.parametrize("forwards", [False, True])
+def test_time_is_the_last_axis(forwards: bool, shape: tuple[int, ...]) -> None:
+    """Of however many."""
+    b, a, cut = problem(*shape)
+    close(solve_in_order(b, a, cut, forwards), loop(b, a, cut, forwards))
+
+
 def test_no_value_of_another_kind_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither elsewhere than on the CPU nor in a tensor of another class, but in a parameter."""
     looked: list[Tensor] = []
