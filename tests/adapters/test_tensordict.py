@@ -218,3 +218,30 @@ def test_one_number_for_each_sample_is_a_scalar() -> None:
     assert {name for name in forms if KEYS[name].scalar} == {name for name in forms if True in forms[name]} - both
     for first, second in (("next_observation", "observation"), ("truncated", "done"), ("episode", "done")):
         assert KEYS[first].scalar is KEYS[second].scalar
+
+
+def test_axes_of_entries_that_are_named() -> None:
+    """A name that the table does not know keeps its axes, as an action does; a batch of one row is no trailing axis."""
+    data = TensorDict({"mine": torch.ones(1, 1), "next": TensorDict({"reward": torch.ones(1)}, [1])}, [1])
+
+    def shape(x: torch.Tensor) -> torch.Size:
+        """Of what came."""
+        return x.shape
+
+    def action(action: torch.Tensor) -> torch.Size:
+        return action.shape
+
+    def reward(reward: torch.Tensor) -> torch.Size:
+        return reward.shape
+
+    assert on_tensordict(shape)(data, x="mine") == (1, 1)
+    assert on_tensordict(action)(data, action="mine") == (1, 1)
+    assert on_tensordict(reward)(data, reward="mine") == (1,)
+    assert on_tensordict(reward)(data) == (1,)
+    told = r"shape: x: expected the entry 'none' in the data, got the entries \[\"\('next', 'reward'\)\", 'mine'\]"
+    with pytest.raises(ValueError, match=told):
+        on_tensordict(shape)(data, x="none")
+    assert (on_tensordict(shape).__doc__ or "").endswith("Of what came.")
+    for other in ((), ("mine", 3)):
+        with pytest.raises(AttributeError, match="'tuple' object has no attribute 'shape'"):
+            on_tensordict(shape)(data, x=other)
