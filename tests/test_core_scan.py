@@ -56,7 +56,8 @@ def test_each_way_is_the_loop(way: str, one: bool, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(scan, "BLOCK", 10)
     for steps in (1, 2, 3, 10, 11, 17, 20, 21, 69):
         for rows in (2, scan.FEW_ROWS + 1):
-            b, a, cut = problem(rows, steps, one=one)
+            flat = way in ("steps", "chunks")
+            b, a, cut = problem(rows, steps, one=one) if flat else problem(rows, 2, steps, one=one)
             for flags in (None, cut):
                 found, before = WAYS[way](b, a, flags), b.clone()
                 close(found, loop(b, a, flags))
@@ -210,6 +211,20 @@ def test_the_loop_overflows_as_floats_do(rows: int) -> None:
     b = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(rows, 4)
     found = scan._exactly(b, torch.tensor([-0.5, -2.0, largest, 0.0]).expand(rows, 4), None)
     assert found[-1].tolist() == [math.inf, -math.inf, largest, 1.0]
+
+
+def test_by_halves_nothing_infinite_passes_a_cut() -> None:
+    """Wherever it stands behind one, and neither do flags get lost."""
+    for steps in (2, 5, 8, 13):
+        for at in range(steps - 1):
+            b, a, cut = problem(2, 3, steps)
+            cut[..., at] = True
+            b[..., at + 1] = torch.inf
+            found = scan._by_halves(b, a, cut)
+            close(found[..., : at + 1], loop(b, a, cut)[..., : at + 1])
+    assert scan.either(cut, ~cut).all()  # type: ignore[union-attr]
+    assert scan.either(cut, None) is cut
+    assert scan.either(None, None) is None
 
 
 def test_products_stay_finite() -> None:
