@@ -221,10 +221,11 @@ class Run:
                 importlib.import_module(name)
         functions = [function for function in gc.get_objects() if type(function) is FunctionType]
         functions = [function for function in functions if function.__code__.co_filename == str(self.path)]
+        called = any(test.reached for test in tested)  # a module of constants has nothing to call
         kills: Counter[int] = Counter()
         for mutant in self.mutants:
-            tests = [i for i, test in enumerate(tested) if any(line in mutant.lines for line in test.reached)]
-            tests = [i for i in tests if tested[i].seconds <= self.longest]
+            tests = [i for i, test in enumerate(tested) if test.seconds <= self.longest]
+            tests = [i for i in tests if not called or any(line in mutant.lines for line in tested[i].reached)]
             tests.sort(key=lambda index: (tested[index].seconds + 0.01) / (kills[index] + 0.1))
 
             def first_failure(mutant: Mutant = mutant, tests: list[int] = tests) -> int:
