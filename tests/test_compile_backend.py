@@ -69,11 +69,21 @@ class OnACard(Tensor):
 
 
 def test_a_card_has_options_of_its_own(given: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """If one of the inputs lies there."""
+    """If one of the inputs lies there, where kernels are no files of C++."""
+    entered: list[bool] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(backend, "together", together)
+    monkeypatch.setattr(private.KERNELS, "missing", lambda: None)
     card = pytest.importorskip("offline_losses._compile.card")
     monkeypatch.setattr(card, "options_of_card", lambda inputs: {"size_asserts": True, "inputs": len(inputs)})
     x = torch.rand(2)
     backend.compile_graph(module((0, torch.neg)), [x, x.as_subclass(OnACard), 3])
+    assert not entered
     backend.compile_graph(module((0, torch.neg)), [x, 3])
     base = {"fallback_random": True, "size_asserts": False}
     assert [call["patches"] for call in given] == [base | {"size_asserts": True, "inputs": 3}, base]

@@ -221,6 +221,11 @@ def test_what_fits_is_taken(accepted: Callable[[], None]) -> None:
             f"f: y: expected shape [2, 1] (that of x), got shape [2, 1, 1]. {RESHAPE} Here y.squeeze(-1) does.",
         ),
         (
+            lambda: check_prediction("f", x=ones(5, 2, 3), y=ones(2, 3, 1)),
+            ValueError,
+            f"f: y: expected shape [5, 2, 3] (that of x), got shape [2, 3, 1]. {RESHAPE} Here y.squeeze(-1) does.",
+        ),
+        (
             lambda: check_prediction("f", x=ones(2, 3, 1), y=ones(3)),
             ValueError,
             f"f: y: expected shape [2, 3, 1] (that of x), got shape [3]. {RESHAPE} Here x.squeeze(-1) does.",
