@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+
 import pytest
 import torch
 
 from offline_losses._compile import kernels
 from offline_losses._compile.kernels import FEW, Kernel, together
-from offline_losses._compile.private import KERNELS
+from offline_losses._compile.private import COMPILER, KERNELS
 from offline_losses._compile.switches import switched_off
 
 pytestmark = [
@@ -69,3 +72,13 @@ def test_what_cannot_lie_in_one_file_is_compiled_as_usual(monkeypatch: pytest.Mo
     x, y = torch.arange(5.0), torch.empty(5)
     scope["k"](x, y, 5)
     assert torch.equal(y, x + 7)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="one kind of vectors")
+def test_vectors_are_looked_for_with_the_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which PyTorch keeps for each thread."""
+    monkeypatch.setattr(KERNELS, "valid_isa_list", cache(list))
+    monkeypatch.setattr(kernels, "_widest", lambda: [COMPILER.config.cpp.vec_isa_ok])
+    for allowed in (True, False):
+        with COMPILER.config.patch({"cpp.vec_isa_ok": allowed}), kernels._widest_vectors_alone():
+            assert KERNELS.cpu_vec_isa.valid_vec_isa_list() == [allowed]

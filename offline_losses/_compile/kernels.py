@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -102,7 +103,7 @@ def _widest_vectors_alone() -> Iterator[None]:
         yield
         return
     with ThreadPoolExecutor(1) as pool:
-        widest = pool.submit(_widest)
+        widest = pool.submit(copy_context().run, _widest)  # with the compiler's settings, which are this thread's
         with replaced(KERNELS.cpu_vec_isa, "valid_vec_isa_list", widest.result):
             yield
 
