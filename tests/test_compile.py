@@ -263,6 +263,12 @@ def test_a_recording_clears_gradients_as_it_is_told() -> None:
     assert torch.optim.Optimizer.zero_grad is before
 
 
+def test_a_recording_leaves_wrong_arguments_to_the_function() -> None:
+    """Its own words name it."""
+    with recording(), pytest.raises(TypeError, match=r"grad\(\) missing 1 required positional argument: 'inputs'"):
+        torch.autograd.grad(torch.ones(1, requires_grad=True))  # type: ignore[call-arg]
+
+
 @pytest.mark.filterwarnings("ignore:Using backward")
 @pytest.mark.parametrize(
     ("differentiate", "second"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import signature
 from threading import RLock, get_ident
 from typing import Any
@@ -44,8 +44,9 @@ def recording() -> Iterator[Recorder]:
             form = signature(function)
 
             def noting(*args: Any, **kwargs: Any) -> Any:  # `Tensor.backward` passes it by position
-                again = form.bind(*args, **kwargs).arguments.get("create_graph")
-                recorder.second_order = recorder.second_order or bool(again)
+                with suppress(TypeError):  # which the function itself raises, in its own words
+                    again = form.bind(*args, **kwargs).arguments.get("create_graph")
+                    recorder.second_order = recorder.second_order or bool(again)
                 return function(*args, **kwargs)
 
             return noting
