@@ -60,12 +60,14 @@ bench: $(VENV)/.bench  ## time every function and three whole updates on this ma
 bench-peers: $(PEERS)/.peers  ## the same, with TorchRL, d3rlpy, rlax and JAX beside it
 	$(PEERS)/bin/python -m benchmarks --sizes full --csv --peers
 
-lineage: $(PEERS)/.peers $(TRL)/.peers $(TIANSHOU)/.peers  ## every recipe of the lineage beside the code of the released packages
+lineage: $(PEERS)/.peers $(TRL)/.peers $(TIANSHOU)/.peers $(EVALUATORS)/obp  ## every recipe of the lineage beside the code of the released packages
 	$(PEERS)/bin/python tests/peers/run.py rlax
 	$(PEERS)/bin/python tests/peers/run.py TorchRL
 	$(PEERS)/bin/python tests/peers/run.py d3rlpy
 	$(TIANSHOU)/bin/python tests/peers/run.py tianshou
 	$(TRL)/bin/python tests/peers/run.py TRL
+	PYTHONPATH=$(EVALUATORS)/obp $(EVALUATORS)/bin/python tests/peers/run.py obp
+	$(EVALUATORS)/bin/python tests/peers/run.py scope-rl
 
 validation: $(VENV)/.test  ## hold off-policy evaluation against the truth, and against obp and scope-rl (about twenty minutes)
 	$(BIN)/python -m validation
@@ -111,6 +113,10 @@ $(EVALUATORS)/.peers: benchmarks/constraints-peers.txt
 	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< torch
 	$(EVALUATORS)/bin/python -m pip install --quiet --constraint $< obp==0.4.1 scope-rl==0.2.1
 	touch $@
+
+# The newest obp, which asks for a Python before 3.11 and versions of that time, though its estimators run without them.
+$(EVALUATORS)/obp: | $(EVALUATORS)/.peers
+	$(EVALUATORS)/bin/python -m pip install --quiet --no-deps --ignore-requires-python --target $@ obp==0.5.7
 
 # Of their own, so that no package's versions bind another's.
 $(TRL)/.peers: Makefile

@@ -15,7 +15,7 @@ import offline_losses
 
 PAGES = Path(__file__).parents[1] / "docs" / "lineage"
 E, B, N, A, STEPS = 2, 12, 5, 3, 12
-PACKAGES = ("rlax", "TorchRL", "d3rlpy", "tianshou", "TRL")
+PACKAGES = ("rlax", "TorchRL", "d3rlpy", "tianshou", "TRL", "obp", "scope-rl")
 CALL = re.compile(r"\b(" + "|".join(offline_losses.__all__) + r")\(")
 
 

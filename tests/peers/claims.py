@@ -16,6 +16,7 @@ from torch import Tensor
 
 KEPT = Path(__file__).parents[2] / "docs" / "lineage" / "checked.csv"
 MODULES = {"rlax": "rlax", "TorchRL": "torchrl", "d3rlpy": "d3rlpy", "tianshou": "tianshou", "TRL": "trl"}
+MODULES |= {"obp": "obp", "scope-rl": "scope_rl"}
 SEEDS, LARGE, TOLERANCE = 3, 100.0, 1e-6
 Evaluate = Callable[[str, Mapping[str, Any], Mapping[str, Tensor], Tensor], tuple[Tensor, dict[str, Tensor] | None]]
 
