@@ -126,14 +126,13 @@ def replay_error(dataset: str | minari.MinariDataset, *, episodes: int = 1, step
                     "Only datasets that were recorded with seeded resets can be replayed."
                 )
             observation, _ = environment.reset(seed=int(record["seed"]), options=record.get("options"))
-            for step in range(min(steps, len(episode)) + 1):
-                recorded = _row(episode.observations, step)
-                worst = max(worst, distance(source.observation_space, observation, recorded))
-                if step == min(steps, len(episode)):
-                    break
+            worst = max(worst, distance(source.observation_space, observation, _row(episode.observations, 0)))
+            for step in range(min(steps, len(episode))):
                 observation, _, terminated, truncated, _ = environment.step(_row(episode.actions, step))
                 if (terminated or truncated) and step + 1 < len(episode):
                     return math.inf
+                recorded = _row(episode.observations, step + 1)
+                worst = max(worst, distance(source.observation_space, observation, recorded))
     finally:
         environment.close()
     return worst

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -44,11 +45,13 @@ def recorded_environment(
 
 
 def distance(space: spaces.Space[Any], replayed: Any, recorded: Any) -> float:
-    """The largest difference of two observations, in float64; infinite where only one is NaN, or the shapes differ."""
-    if isinstance(space, spaces.Dict):
-        return max((distance(child, replayed[key], recorded[key]) for key, child in space.spaces.items()), default=0.0)
-    if isinstance(space, spaces.Tuple):
-        return max((distance(*each) for each in zip(space.spaces, replayed, recorded, strict=True)), default=0.0)
+    """The largest difference of observations, in float64; infinite where one alone is NaN, or shapes or keys differ."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        children = dict(space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces))
+        shown = replayed if isinstance(replayed, Mapping) else dict(enumerate(replayed))
+        if shown.keys() != children.keys():
+            return math.inf
+        return max((distance(child, shown[key], recorded[key]) for key, child in children.items()), default=0.0)
     if isinstance(space, spaces.Text):
         return 0.0 if replayed == recorded else math.inf
     new, old = (np.asarray(array).astype(np.float64) for array in (replayed, recorded))  # bytes would wrap around

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from offline_losses.adapters.minari import replay_error
-from offline_losses.adapters.replay import distance
+from offline_losses.adapters.replay import distance, recorded_environment
 
 
 @pytest.fixture(autouse=True)
@@ -69,13 +70,29 @@ def test_replay_measures_in_float64_what_the_environment_shows(
         for x in (replayed, recorded)
     )
     if nested:
-        space = spaces.Dict({"a": spaces.Tuple([spaces.Box(0, 1, (1,)), space])})
-        new, old = ({"a": (np.zeros(1, np.float32), x)} for x in (new, old))
+        space = spaces.Dict({"a": spaces.Tuple([spaces.Box(0, 1, (1,)), space]), "b": spaces.Dict({})})
+        new, old = ({"a": (np.zeros(1, np.float32), x), "b": {}} for x in (new, old))
     assert distance(space, new, old) == error
 
 
 def test_replay_tells_another_shape() -> None:
     assert distance(spaces.Box(0, 1, (3,)), np.zeros(1), np.zeros(3)) == np.inf
+
+
+@pytest.mark.parametrize(
+    "shown", [{"a": 0.0}, {"a": 0.0, "c": 0.0}, {"a": 0.0, "b": 0.0, "c": 0.0}, (0.0,), (0.0,) * 3]
+)
+def test_replay_tells_other_parts(shown: Any) -> None:
+    """An environment of another version may show more, or less."""
+    box = spaces.Box(0, 1, ())
+    space = spaces.Dict({"a": box, "b": box}) if isinstance(shown, dict) else spaces.Tuple([box, box])
+    recorded: Any = {"a": 0.0, "b": 0.0} if isinstance(shown, dict) else (0.0, 0.0)
+    assert distance(space, recorded, recorded) == 0
+    assert distance(space, shown, recorded) == np.inf
+
+
+def test_nothing_differs_where_nothing_is_shown() -> None:
+    assert distance(spaces.Dict({}), {}, {}) == distance(spaces.Tuple([]), (), ()) == 0
 
 
 class Failing(gym.Env[Any, Any]):
@@ -115,3 +132,98 @@ def test_replay_says_which_environment_is_missing() -> None:
         replay_error(dataset)
     assert "pip install 'some-worlds>=2'" in str(told.value)
     assert "'Failing-v0' to be installed, got ModuleNotFoundError: No module named 'some_worlds'. " in str(told.value)
+
+
+def test_the_recorded_environment_or_the_one_to_evaluate_in() -> None:
+    ids = ("Failing-v0", "Better-v0")
+    for name in ids:
+        gym.register(name, entry_point=f"{__name__}:Failing")
+    try:
+        dataset = store("test/two-v0", eval_env="Better-v0")
+        found = [recorded_environment(dataset, evaluation=evaluation).spec for evaluation in (False, True)]
+        assert [spec and spec.id for spec in (*found, recorded_environment(dataset).spec)] == [*ids, ids[0]]
+    finally:
+        for name in ids:
+            del gym.registry[name]
+
+
+class Counting(gym.Env[Any, Any]):
+    """Shows the number of the step, and is over after so many."""
+
+    def __init__(self, length: int, cut: bool) -> None:
+        self.length, self.cut, self.closed = length, cut, False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        over = self.steps == self.length
+        return np.full(1, float(self.steps)), 0.0, over and not self.cut, over and self.cut, {}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def replayed(
+    monkeypatch: pytest.MonkeyPatch, length: int = 100, *, cut: bool = False, wrong: int = 100, seed: int | None = 0
+) -> Callable[..., float]:
+    """The error of two episodes of twelve steps; in the first one observation is off by 2, in the second all by 1."""
+    steps = np.arange(13.0)[:, None]
+    episodes = [
+        EpisodeBuffer(
+            seed=seed,
+            observations=observations,
+            actions=np.zeros(12, np.int64),
+            rewards=np.zeros(12),
+            terminations=np.zeros(12, bool),
+            truncations=np.arange(12) == 11,
+        )
+        for observations in (steps + 2 * (steps == wrong), steps + 1)
+    ]
+    box, choice = spaces.Box(-np.inf, np.inf, (1,), np.float64), spaces.Discrete(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = minari.create_dataset_from_buffers(
+            "test/counted-v0", episodes, observation_space=box, action_space=choice
+        )
+
+    def error(**asked: int) -> float:
+        environment = Counting(length, cut)
+        monkeypatch.setattr("offline_losses.adapters.minari.recorded_environment", lambda *_, **__: environment)
+        try:
+            return replay_error(dataset, **asked)
+        finally:
+            assert environment.closed
+
+    return error
+
+
+def test_replay_takes_the_first_episode_and_ten_steps_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless more are asked for; what there is is enough."""
+    error = replayed(monkeypatch, wrong=11)
+    assert error() == error(steps=10) == error(steps=0) == 0
+    assert error(steps=11) == error(steps=50) == 2
+    assert error(episodes=2) == error(episodes=2, steps=0) == 1
+    assert error(episodes=5, steps=50) == 2
+
+
+def test_replay_begins_with_the_first_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert replayed(monkeypatch, wrong=0)(steps=0) == 2
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(("length", "expected"), [(11, np.inf), (12, 0.0), (13, 0.0)])
+def test_replay_tells_an_episode_that_is_over_too_early(
+    length: int, expected: float, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one step; an environment that ends with the recording, or goes on, does as recorded."""
+    error = replayed(monkeypatch, length, cut=cut)
+    assert error(steps=12) == expected
+    assert error(steps=10) == 0
+
+
+def test_replay_closes_the_environment_of_an_episode_without_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="recorded seed"):
+        replayed(monkeypatch, seed=None)()
