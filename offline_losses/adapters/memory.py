@@ -16,7 +16,7 @@ BLOCK = 1 << 21
 
 
 class Growing:
-    """Blocks of rows joined into columns, with room for as many steps as are expected.
+    """Blocks of rows joined into columns, with room for as many steps as are expected, and half as much again after.
 
     Pages of memory that are never written take no memory, and the columns are cut where the data end.
     """

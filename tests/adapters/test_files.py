@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from tensordict import TensorDict
 from test_formats import d4rl, lerobot, ogbench, robomimic
 
-from offline_losses.adapters import keeping, mapped, rows
+from offline_losses.adapters import files, keeping, mapped, rows
 from offline_losses.adapters.d4rl import load_d4rl
 from offline_losses.adapters.lerobot import load_lerobot
 from offline_losses.adapters.ogbench import load_ogbench
@@ -94,7 +96,8 @@ def test_entries_by_choice(kind: str, tmp_path: Path) -> None:
     assert wide["next", "reward"].tolist() == list(range(9))
     with pytest.raises(ValueError, match=rf"^{load.__name__}: keys: expected keys of entries, got 'reward'"):
         load(source, keys=["reward"])
-    with pytest.raises(ValueError, match=rf"^{load.__name__}: .* action: expected numbers that int64 can hold"):
+    refused = rf"^{load.__name__}: .* action: expected numbers that int64 can hold, got others, .* in rows 0 to 8\."
+    with pytest.raises(ValueError, match=refused):
         load(source, dtype={"action": torch.int64})
 
 
@@ -144,6 +147,48 @@ def test_blocks_change_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert equal(load(source, memmap=tmp_path / f"flat{block}"), whole)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "chunks", "step"),
+    [
+        ([np.zeros(100)], [1], 5),
+        ([np.zeros(100, np.uint8)], [1], 40),
+        ([np.zeros((100, 2, 2))], [1], 1),
+        ([np.zeros((100, 9))], [1], 1),
+        ([np.zeros((100, 0))], [1], 40),
+        ([np.zeros(100)], [4], 8),
+        ([np.zeros((100, 9))], [3], 3),
+        ([np.zeros((100, 2)), np.zeros(100)], [1, 4], 4),
+        ([np.zeros(100), np.zeros((100, 2))], [7, 1], 7),
+    ],
+)
+def test_blocks_are_as_large_as_is_said(
+    arrays: list[Any], chunks: list[int], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty bytes of the widest array, up to whole chunks of the longest, and a row at least."""
+    monkeypatch.setattr(rows, "BLOCK", 40)
+    several = [rows.Whole(array) for array in arrays]
+    assert [one.chunk for one in several] == [1] * len(several)
+    for one, chunk in zip(several, chunks, strict=True):
+        one.chunk = chunk
+    starts = range(0, 100, step)
+    assert list(rows.blocks(*several)) == [(start, min(start + step, 100)) for start in starts]
+
+
+def test_rows_as_an_array() -> None:
+    """Without a copy, in the dtype that they have unless another is asked for; of a number without axes too."""
+    for array in (np.arange(6, dtype=np.int32).reshape(3, 2), np.array(3, np.int32)):
+        found = np.asarray(rows.Whole(array))
+        assert found.dtype == np.int32
+        assert np.array_equal(found, array)
+        assert np.shares_memory(found, array)
+        assert rows.Whole(array).__array__(np.float32).dtype == np.float32
+
+
+def test_no_places_pick_no_rows() -> None:
+    picked = rows.Picked(rows.Whole(np.zeros((5, 2, 3), np.float32)), np.arange(0))
+    assert picked.read(0, 0).shape == (0, 2, 3)
+
+
 def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, source, _ = made("ogbench", tmp_path)
     (tmp_path / "file").write_text("")
@@ -187,6 +232,89 @@ def test_a_file_that_is_damaged_inside(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=rf"^{load.__name__}: source: expected an .* file .*, as to observations"):
             load(tmp_path / name)
+
+
+ARRAYS = {
+    "number": np.array(3.5),
+    "row": np.arange(7.0),
+    "wide": np.arange(7 * 2 * 3, dtype=np.int16).reshape(7, 2, 3),
+    "columns": np.asfortranarray(np.arange(21).reshape(7, 3)),
+    "empty": np.zeros((7, 0)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_rows_of_an_archive(name: str, tmp_path: Path) -> None:
+    """In one direction, with rows left out, and back again."""
+    np.savez_compressed(tmp_path / "set.npz", **ARRAYS)  # type: ignore[arg-type]
+    array = ARRAYS[name]
+    with files.open_npz("load", tmp_path / "set.npz") as archive:
+        assert (archive[name].shape, archive[name].dtype) == (array.shape, array.dtype)
+        if array.ndim == 0:
+            assert archive[name].read(0, 1) == np.asarray(archive[name]) == 3.5
+            assert archive[name].read(0, 1).shape == ()
+        else:
+            for start, stop in ((0, 2), (2, 3), (5, 7), (7, 7), (1, 4), (3, 5), (0, 7)):
+                assert np.array_equal(archive[name].read(start, stop), array[start:stop])
+
+
+def test_rows_of_an_archive_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one direction, and none but these are held."""
+    np.savez(tmp_path / "set.npz", x=np.arange(20.0).reshape(10, 2))
+    with files.open_npz("load", tmp_path / "set.npz") as archive:
+        monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("begun again"))
+        for start in (0, 2, 6):
+            assert archive["x"].read(start, start + 2).flatten().tolist() == list(range(2 * start, 2 * start + 4))
+
+
+@pytest.mark.parametrize(
+    ("width", "skipped", "parts"),
+    [
+        (1, (2 << 20) + 100, [1 << 20, 1 << 20, 100]),
+        (8, (2 << 17) + 100, [1 << 17, 1 << 17, 100]),
+        (3 << 20, 2, [1, 1]),
+        (0, 5, [5]),
+    ],
+)
+def test_what_lies_between_is_read_a_mebibyte_at_a_time(
+    width: int, skipped: int, parts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row at a time where one takes more."""
+    np.savez(tmp_path / "set.npz", x=np.zeros(1, np.uint8))
+    taken = []
+    with files.open_npz("load", tmp_path / "set.npz") as archive:
+        member: Any = archive["x"]
+
+        def take(rows: int) -> bytes:
+            taken.append(rows)
+            member._next += rows
+            return bytes(1)
+
+        monkeypatch.setattr(member, "_width", width)
+        monkeypatch.setattr(member, "_take", take)
+        member.read(skipped, skipped + 1)
+    assert taken == [*parts, 1]
+
+
+def test_an_archive_with_fewer_rows_than_it_says(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.arange(9.0))
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("x.npy", stream.getvalue()[:-8])
+    with files.open_npz("load", tmp_path / "set.npz") as arrays:
+        assert arrays["x"].read(6, 8).tolist() == [6, 7]
+        with pytest.raises(ValueError, match=r"as to x\.npy at .*, got EOFError: fewer bytes than it says"):
+            arrays["x"].read(8, 9)
+
+
+def test_rows_that_hdf5_stores_together(tmp_path: Path) -> None:
+    """As a file says; each by itself where they follow each other."""
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        file.create_dataset("chunked", data=np.zeros((9, 6)), chunks=(4, 2))
+        file["plain"], file["number"] = np.zeros((9, 6)), 1.5
+        found = files.read_hdf5("load", file)
+        assert {name: array.chunk for name, array in found.items()} == {"chunked": 4, "number": 1, "plain": 1}
+        assert found["number"].read(0, 1) == 1.5
 
 
 def test_arrays_stored_by_columns(tmp_path: Path) -> None:
@@ -266,18 +394,20 @@ def test_streaming_takes_little_memory(kind: str, tmp_path: Path) -> None:
         "rewards": np.zeros(steps, np.float32),
         "terminals": np.arange(steps) % 1000 == 999,
     }
-    if kind == "ogbench":
-        np.savez_compressed(tmp_path / "set.npz", **arrays)
-    else:
-        with h5py.File(tmp_path / "set.hdf5", "w") as file:
-            for key, value in arrays.items():
-                file.create_dataset(key, data=value, compression="gzip")
+    for name, part in (("few", slice(1000)), ("set", slice(None))):
+        if kind == "ogbench":
+            np.savez_compressed(tmp_path / name, **{key: value[part] for key, value in arrays.items()})
+        else:
+            with h5py.File(tmp_path / name, "w") as file:
+                for key, value in arrays.items():
+                    file.create_dataset(key, data=value[part], compression="gzip")
     del arrays
 
     def child() -> None:
+        load, end = (load_ogbench, ".npz") if kind == "ogbench" else (load_d4rl, "")
+        load(tmp_path / f"few{end}", memmap=tmp_path / "first")  # the code itself takes memory once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        load, name = (load_ogbench, "set.npz") if kind == "ogbench" else (load_d4rl, "set.hdf5")
-        load(tmp_path / name, memmap=tmp_path / "flat")
+        load(tmp_path / f"set{end}", memmap=tmp_path / "flat")
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         os._exit(0 if grown < 40_000 else 1)
 

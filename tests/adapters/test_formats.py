@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from offline_losses.adapters.d4rl import load_d4rl
 from offline_losses.adapters.entries import Choice, LostSteps
 from offline_losses.adapters.flat import Steps, ends
 from offline_losses.adapters.flat_reading import FlatReading
-from offline_losses.adapters.lerobot import load_lerobot
+from offline_losses.adapters.lerobot import Frames, load_lerobot
 from offline_losses.adapters.ogbench import load_ogbench
 from offline_losses.adapters.robomimic import load_robomimic
 from offline_losses.adapters.torchrl import from_torchrl
@@ -161,7 +161,8 @@ def test_d4rl_without_timeouts_finds_the_cut_in_the_next_observations(
     monkeypatch.setattr("offline_losses.adapters.rows.BLOCK", block)
     whole(load_d4rl(d4rl(timeouts=None)))
     other = d4rl(timeouts=None, observations={"x": FIRST, "y": FIRST}, next_observations={"x": NEXT, "z": NEXT})
-    with pytest.raises(ValueError, match="next/observation: expected the entries of the observation, got others"):
+    message = r"next/observation: expected the entries of the observation, got others: \['y', 'z'\]\."
+    with pytest.raises(ValueError, match=message):
         load_d4rl(other)
 
 
@@ -203,6 +204,10 @@ def test_d4rl_a_file_that_stops_within_an_episode() -> None:
         ({"terminals": None}, r"load_d4rl: the dict: expected terminals"),
         ({"actions": ACTION[:-1]}, r"the dict, action: expected 9 rows, as the flags have, got shape \(8, 1\)"),
         ({"rewards": np.where(REWARD == 4, np.nan, REWARD)}, r"next/reward: expected numbers.*got nan at row 4"),
+        (
+            {"observations": np.where(np.arange(18).reshape(9, 2) == 9, np.inf, 0.5), "next_observations": None},
+            r"observation: expected numbers that are finite in float32, got \[0\.5 inf\] at row 4\.",
+        ),
         ({"terminals": 2 * TERMINAL}, r"terminals: expected one flag for each row"),
         ({"observations": np.array(["a"] * 9)}, r"observation: expected numbers, got dtype"),
     ],
@@ -308,6 +313,7 @@ def test_robomimic_at_a_time_limit_repeats_the_observation(tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="1 of 9 steps are left out"):
         data = load_robomimic(path)
     sound(data)
+    assert load_robomimic(path, last="keep")["next", "observed"].tolist() == [row != 4 for row in range(9)]
     assert data["next", "terminated"].tolist() == [False, False, True, False, False, False, False, True]
     assert data["next", "truncated"].tolist() == [False, False, False, True] + [False] * 4
 
@@ -577,7 +583,7 @@ def lerobot(folder: Path, *, reward: bool = True, metadata: bool = True, camera:
         "frame_index": np.concatenate([np.arange(n) for n in LENGTHS]),
         "episode_index": np.repeat(np.arange(3), LENGTHS),
         "index": np.arange(9),
-        "task_index": np.zeros(9, np.int64),
+        "task_index": np.arange(50, 59),
     }
     if not reward:
         del columns["next.reward"]
@@ -600,16 +606,115 @@ def lerobot(folder: Path, *, reward: bool = True, metadata: bool = True, camera:
 
 def test_lerobot(tmp_path: Path) -> None:
     folder = lerobot(tmp_path)
-    with pytest.warns(UserWarning, match="3 of 9 steps are left out"):
+    with pytest.warns(UserWarning, match="3 of 9 steps are left out") as told:
         data = load_lerobot(folder)
+    assert len(told) == 1
     sound(data)
     assert data["next", "reward"].tolist() == [0, 1, 3, 5, 6, 7]
+    assert data["task_index"].tolist() == [50, 51, 53, 55, 56, 57]
     assert data["observation", "state"].shape == (6, 1)
     assert data["action"].shape == (6, 2)
     assert not data["next", "terminated"].any()
     ended = load_lerobot(folder, done="terminated")
     assert ended["next", "terminated"].tolist() == ENDS.tolist()
     assert ended["next", "observed"].tolist() == (~ENDS).tolist()
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 2, 1, 3, 4, 5, 6, 7, 8], [0, 1, 2, 3, 4, 5, 6, 8, 7], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
+)
+def test_lerobot_frames_are_put_in_order(order: list[int], quiet: None, tmp_path: Path) -> None:
+    """Those of an episode by their number, wherever a file has them."""
+    folder = lerobot(tmp_path)
+    whole = load_lerobot(folder, last="keep")
+    rewrite(folder, lambda table: table.take(order))
+    data = load_lerobot(folder, last="keep")
+    assert data["task_index"].tolist() == list(range(50, 59))
+    assert bool((data == whole).all())
+
+
+def rewrite(folder: Path, change: Callable[[Any], Any], **options: Any) -> Path:
+    """All frames in one file, changed."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    first, second = sorted((folder / "data" / "chunk-000").iterdir())
+    table = pytest.importorskip("pyarrow").concat_tables([parquet.read_table(first), parquet.read_table(second)])
+    second.unlink()
+    parquet.write_table(change(table), first, **options)
+    return first
+
+
+def test_lerobot_rows_of_a_file_are_read_by_the_groups_that_hold_them(tmp_path: Path) -> None:
+    """Here of four, four and one."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = parquet.ParquetFile(rewrite(lerobot(tmp_path), lambda table: table, row_group_size=4))
+    asked: list[list[int]] = []
+
+    def read(groups: list[int], columns: list[str]) -> Any:
+        asked.append(groups)
+        return file.read_row_groups(groups, columns=columns)
+
+    seen: Any = SimpleNamespace(iter_batches=file.iter_batches, metadata=file.metadata, read_row_groups=read)
+    frames = Frames(seen, "here", "action")
+    assert (frames.shape, frames.chunk) == ((9, 2), 4)
+    expected = np.repeat(ACTION, 2, 1).astype(np.float32)
+    for start, stop, groups in (
+        (0, 4, [0]),
+        (3, 4, [0]),
+        (4, 8, [1]),
+        (5, 7, [1]),
+        (5, 9, [1, 2]),
+        (3, 5, [0, 1]),
+        (8, 9, [2]),
+    ):
+        assert np.array_equal(frames.read(start, stop), expected[start:stop])
+        assert asked.pop() == groups
+    seen.read_row_groups = lambda *_, **__: (_ for _ in ()).throw(OSError("torn."))
+    with pytest.raises(ValueError, match=r"^load_lerobot: here, action: expected numbers, .* got OSError: torn\. Down"):
+        frames.read(0, 1)
+
+
+def test_lerobot_refuses_columns_that_are_not_numbers_of_one_shape(tmp_path: Path) -> None:
+    """In any file of several."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = lerobot(tmp_path)
+    file = folder / "data" / "chunk-000" / "file-001.parquet"
+    table = parquet.read_table(file)
+    place = table.column_names.index("action")
+    for column, got in (
+        ([[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]], r"lists of \['1', '2'\] numbers"),
+        ([[1.0, 2.0], None, [1.0, 2.0], [1.0, 2.0]], r"lists of \['2', 'None'\] numbers"),
+        ([[1.0, 2.0], [1.0, None], [1.0, 2.0], [1.0, 2.0]], "some that are missing"),
+        ([["a", "b"]] * 4, "values of type string"),
+        ([[1.0, 2.0, 3.0]] * 4, r"lists of the shapes \[\(2,\), \(3,\)\]"),
+    ):
+        parquet.write_table(table.set_column(place, "action", arrow.array(column)), file)
+        with pytest.raises(ValueError, match=rf"action: expected numbers, or lists of one shape, got {got}\. Download"):
+            load_lerobot(folder, last="keep")
+    later = arrow.array([[1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0]])  # not looked at where the entry is left out
+    parquet.write_table(table.set_column(place, "action", later), file)
+    assert len(load_lerobot(folder, last="keep", exclude=["action"])) == 9
+    parquet.write_table(table.remove_column(place), file)
+    with pytest.raises(ValueError, match="data: expected the column action, got none"):
+        load_lerobot(folder)
+
+
+def test_lerobot_without_frames_or_features(tmp_path: Path) -> None:
+    folder = lerobot(tmp_path)
+    about = folder / "meta" / "info.json"
+    info = json.loads(about.read_text())
+    for missing in ("action", "observation.state"):
+        features = {name: feature for name, feature in info["features"].items() if name != missing}
+        about.write_text(json.dumps(info | {"features": features}))
+        with pytest.raises(ValueError, match=r"features: expected observation\.\* and action, got \["):
+            load_lerobot(folder)
+    features = {name: feature for name, feature in info["features"].items() if name != "task_index"}
+    about.write_text(json.dumps(info | {"features": features}))
+    assert "task_index" not in set(load_lerobot(folder, last="keep").keys())
+    about.write_text(json.dumps(info))
+    for file in (folder / "data" / "chunk-000").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"expected the 9 frames that meta/info\.json counts, got 0\."):
+        load_lerobot(folder)
 
 
 def test_lerobot_refuses_by_name(tmp_path: Path) -> None:
@@ -705,6 +810,21 @@ def test_d4rl_of_one_row_and_of_none(timeouts: Any) -> None:
     assert load_d4rl(row)["next", "terminated"].tolist() == [True]
     with pytest.raises(ValueError, match="rows: expected at least one step, got none"):
         load_d4rl({key: value[:0] for key, value in row.items()})
+
+
+def test_an_entry_is_checked_whose_next_one_is_left_out() -> None:
+    with pytest.raises(
+        ValueError, match=r"the dict, observation: expected 9 rows, as the flags have, got shape \(8, 1"
+    ):
+        load_d4rl(d4rl(observations=FIRST[:-1]), keys=["observation"])
+
+
+def test_single_steps_without_a_next_observation_are_no_data() -> None:
+    """Unless they are asked for."""
+    steps = d4rl(terminals=np.zeros(9), timeouts=np.ones(9), next_observations=None)
+    with pytest.raises(ValueError, match=r"rows: expected a transition, got none\. With last='keep' the single steps"):
+        load_d4rl(steps)
+    assert load_d4rl(steps, last="keep")["episode"].tolist() == list(range(9))
 
 
 def test_numbers_that_become_equal_in_float32_are_told() -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from benchmarks.timing import peak_bytes
 from offline_losses import discounted_return, episode_return, return_filter, reward_scale
-from offline_losses.adapters import columns, keeping, mapped
+from offline_losses.adapters import columns, keeping, mapped, sources
 from offline_losses.adapters.entries import Choice
 from offline_losses.adapters.minari import load_minari
 from offline_losses.adapters.sources import MinariSource
@@ -193,6 +193,17 @@ def test_a_manifest_is_an_object_with_a_selection(tmp_path: Path) -> None:
     for text, found in (("{}", False), ('"selection"', False), ('["selection"]', False), ('{"selection": 1}', True)):
         (tmp_path / "source.json").write_text(text)
         assert (mapped.manifest(tmp_path) is not None) == found
+
+
+def test_columns_of_another_meaning_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of the library that reads them otherwise says so by a number."""
+    load_minari(made(), cache=tmp_path / "kept")
+    load_minari("test/kept-v0", memmap=tmp_path / "flat")
+    monkeypatch.setattr(sources, "VERSION", sources.VERSION + 1)
+    load_minari("test/kept-v0", cache=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    with pytest.warns(UserWarning, match="flat' is written anew: it holds another choice"):
+        load_minari("test/kept-v0", memmap=tmp_path / "flat")
 
 
 @pytest.mark.parametrize("early", [0, 1])

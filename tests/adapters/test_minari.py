@@ -24,7 +24,7 @@ from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
 from offline_losses import discounted_return, episode_return, return_filter
-from offline_losses.adapters import columns, episodes, memory
+from offline_losses.adapters import columns, episodes, hdf5, memory
 from offline_losses.adapters.entries import Choice
 from offline_losses.adapters.minari import load_minari, replay_error
 
@@ -248,6 +248,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"observations": np.zeros((3, 3))},
         r"observations: expected shape \(4, 3\) \(a row for each reward and one for the last .*got \(3, 3\)",
     ),
+    "observations T-1": ({"observations": np.zeros((2, 3))}, r"observations: expected shape \(4, 3\).*got \(2, 3\)"),
     "observations T+3": ({"observations": np.zeros((6, 3))}, r"observations: expected shape \(4, 3\).*got \(6, 3\)"),
     "observation width": ({"observations": np.zeros((4, 2))}, r"observations: expected shape \(4, 3\).*got \(4, 2\)"),
     "fewer actions": (
@@ -304,6 +305,15 @@ def test_empty_episode_is_refused() -> None:
     with h5py.File(main_file(dataset), "a") as file:
         for name in ("rewards", "actions", "terminations", "truncations"):
             file[f"episode_1/{name}"].resize(0, axis=0)
+    with pytest.raises(ValueError, match=r"'test/broken-v0', episode 1, rewards: expected at least one step"):
+        load_minari(dataset)
+
+
+def test_a_reward_that_is_one_number_is_refused() -> None:
+    dataset = sound_dataset("test/broken-v0")
+    with h5py.File(main_file(dataset), "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = 1.0
     with pytest.raises(ValueError, match=r"'test/broken-v0', episode 1, rewards: expected at least one step"):
         load_minari(dataset)
 
@@ -486,6 +496,19 @@ def test_images_as_minari_stores_them(jpeg: bool) -> None:
     assert 0 < error < 10 if jpeg else error == 0
 
 
+def test_images_that_are_missing_are_refused() -> None:
+    """One frame for each observation, also where they are stored as JPEG."""
+    rng = np.random.default_rng(0)
+    frames = np.zeros((4, 32, 40, 3), np.uint8)
+    dataset = store([episode(3, rng, observations=frames)], observation_space=spaces.Box(0, 255, (32, 40, 3), np.uint8))
+    with h5py.File(main_file(dataset), "a") as file:
+        file["episode_0/observations"].resize(3, axis=0)
+    with pytest.raises(
+        ValueError, match=r"episode 0, observations: expected shape \(4, 32, 40, 3\) .*got \(3, 32, 40, 3"
+    ):
+        load_minari(dataset)
+
+
 # --- many episodes, and long ones --------------------------------------------------------------------------------
 
 
@@ -506,6 +529,12 @@ def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> N
 def test_blocks_name_the_same_step(case: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "BLOCK", block)
     test_broken_episode_is_refused_by_name(case)
+
+
+def test_hdf5_keeps_little_of_what_it_has_looked_at() -> None:
+    """A mebibyte from the first episode to the last, where it would take up to 32."""
+    config = hdf5._opened(str(main_file(sound_dataset()))).get_mdc_config()
+    assert config.initial_size == config.max_size == 1 << 20
 
 
 def test_infos_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -552,11 +581,55 @@ def test_columns_larger_than_memory_are_refused_before_they_are_read(monkeypatch
         load_minari(sound_dataset())
 
 
+def test_just_as_much_memory_as_there_is_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve steps of an eighth of a gigabyte are 1.5."""
+    monkeypatch.setattr(memory, "free_memory", lambda: 1_500_000_000)
+    memory.require_memory("here", 12, 125_000_000, "Do")
+    monkeypatch.setattr(memory, "free_memory", lambda: 1_490_000_000)
+    with pytest.raises(MemoryError, match=r"1\.50 GB .*\(12 steps of 125000000 bytes\), got 1\.49 GB of free memory"):
+        memory.require_memory("here", 12, 125_000_000, "Do")
+
+
+INFO = "MemTotal:  9 kB\nMemFree:  1 kB\nMemAvailable:  3 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("info", "limit", "used", "free"),
+    [
+        (INFO, "max\n", "500\n", 3 * 1024),
+        (INFO, None, None, 3 * 1024),
+        (INFO, "2000\n", "500\n", 1500),
+        (INFO, "9000\n", "500\n", 3 * 1024),
+        (INFO, "2000\n", "2001\n", 0),
+        ("MemTotal:  9 kB\n", None, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_free_memory_is_what_machine_and_container_have(
+    info: str | None, limit: str | None, used: str | None, free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bytes, the lesser of both; None where the system tells nothing."""
+    texts = {"/proc/meminfo": info, "/sys/fs/cgroup/memory.max": limit, "/sys/fs/cgroup/memory.current": used}
+
+    def read(path: str) -> str:
+        text = texts[path]
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(memory, "File", lambda path: SimpleNamespace(read_text=lambda: read(path)))
+    assert memory.free_memory() == free
+
+
 def test_columns_grow_beyond_what_is_expected() -> None:
-    growing = memory.Growing(1)
+    """By half; what is expected has its room from the beginning."""
+    growing, rows = memory.Growing(10), np.arange(40).reshape(20, 2)
+    room = []
     for start in range(0, 20, 5):
-        growing.write(("x",), np.arange(start, start + 5))
-    assert growing.columns()["x",].tolist() == list(range(20))
+        growing.write(("x",), rows[start : start + 5])
+        room.append(len(growing._columns["x",]))
+    assert room == [10, 10, 15, 22]
+    assert np.array_equal(growing.columns()["x",], rows)
 
 
 # --- what metadata hides -----------------------------------------------------------------------------------------
@@ -648,6 +721,18 @@ def test_missing_dataset_is_told_beside_a_malformed_folder(tmp_path: Path) -> No
         minari.list_local_datasets()
     with pytest.raises(FileNotFoundError, match="minari download"):
         load_minari("test/sound-v0")
+
+
+def test_what_minari_says_of_other_datasets_is_left_out() -> None:
+    """Of one without a description it warns whenever it lists them."""
+    path = Path(sound_dataset("test/broken-v0").storage.data_path) / "metadata.json"
+    path.unlink()
+    with pytest.warns(UserWarning, match="Misconfigured dataset named test/broken-v0"):
+        minari.list_local_datasets()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FileNotFoundError, match="minari download"):
+            load_minari("test/sound-v0")
 
 
 def test_other_types_are_refused() -> None:

@@ -143,13 +143,22 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
             new["next", name] = column
         return new
 
+    def moved(row: int) -> Any:
+        new = data.clone()
+        new["next", "observation", "place"][row, 1] += 1
+        return new
+
     def choice(number: int) -> Any:
         new = data.clone()
         new["observation", "parts", "0"] = torch.full((12,), number)
         return new
 
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        (changed(reward=step["reward"] * math.nan), {"like": source}, r"finite numbers in \('next', 'reward'\)"),
+        (
+            changed(reward=step["reward"] + torch.tensor([math.nan] + [0.0] * 11)),
+            {"like": source},
+            r"finite numbers in \('next', 'reward'\)",
+        ),
         (changed(reward=step["reward"][:, None]), {"like": source}, r"numbers in \('next', 'reward'\), got shape"),
         (changed(terminated=never, truncated=never), {"like": source}, "to be terminated or truncated"),
         (changed(truncated=~never), {"like": source}, "to be terminated or truncated"),
@@ -158,6 +167,7 @@ def test_refusals_write_nothing(tmp_path: Path) -> None:
         (data[:3], {"like": source}, "expected whole episodes"),
         (data[:0], {"like": source}, "expected whole episodes"),
         (data[[0, 2, 3]], {"like": source}, r"a next observation at row 0 that is not the observation of row 1"),
+        (moved(1), {"like": source}, r"a next observation at row 1 that is not the observation of row 2"),
         (
             data.exclude(("next", "observation", "parts")),
             {"like": source},
@@ -202,8 +212,8 @@ def test_arguments_and_folders_that_are_wrong(monkeypatch: pytest.MonkeyPatch, t
 def test_continuous_actions_outside_their_space_are_told() -> None:
     source = made()
     data = load_minari(source)
-    data["action"][3] = 7
-    with pytest.warns(UserWarning, match=r"save_minari: action: 1 of 12 actions lie outside Box.*first is \[7") as told:
+    data["action"][3] = torch.tensor([0.5, 7])  # one of two numbers
+    with pytest.warns(UserWarning, match=r"save_minari: action: 1 of 12 actions lie outside Box.*\[0\.5 7") as told:
         save_minari(data, "mine/copy-v0", like=source)
     assert told[0].filename == __file__
 
