@@ -10,10 +10,9 @@ from comparison import close
 from torch import Tensor
 
 from offline_losses import episode_return
-from offline_losses._core import blocks, episodes, pieces, ranking
+from offline_losses._core import blocks, episodes, pieces, ranking, tracing
 from offline_losses._core.exponential import above_tangent, log_mean_exp
 from offline_losses._core.ranking import _best_by_scatter, _best_by_segments, best_episodes
-from offline_losses._core.tracing import tracing
 
 
 def test_the_exponential_above_its_tangent_keeps_its_digits() -> None:
@@ -50,7 +49,7 @@ def test_compiled_code_takes_the_operator(monkeypatch: pytest.MonkeyPatch) -> No
     arguments = torch.rand(5), torch.rand(5) < 0.5, torch.tensor(0.5), torch.tensor(1.0).double(), "steps"
     kept = best_episodes(*arguments)
     assert not calls
-    with tracing():
+    with tracing.tracing():
         assert best_episodes(*arguments).equal(kept)
     assert len(calls) == 1
 
@@ -73,6 +72,43 @@ def test_compiled_code_sums_episodes_by_the_operator(taken: bool, monkeypatch: p
     assert len(calls) == 7 * taken
 
 
+def test_a_formula_may_ask_whether_a_number_is_zero() -> None:
+    """A tensor is known not to be only where someone has said so, of itself and not of an equal one."""
+    x, y = torch.tensor(2.0), torch.tensor(2.0)
+    assert tracing.is_nonzero(0.5)
+    assert not tracing.is_nonzero(0.0)
+    with tracing.nonzero([y, x]):
+        assert tracing.is_nonzero(x)
+        with tracing.nonzero([y]):
+            assert not tracing.is_nonzero(x)
+        assert tracing.is_nonzero(x)
+    assert not tracing.is_nonzero(x)
+
+
+def test_a_trace_takes_operators_where_no_transform_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where there is a compiler that has them."""
+    monkeypatch.setattr(tracing, "_is_transforming", [])
+    with tracing.tracing():
+        assert not tracing.takes_operators()
+        for active in (True, False):
+            tracing.register(lambda active=active: active)  # type: ignore[misc]
+            assert tracing.takes_operators() != active
+    assert not tracing.takes_operators()
+
+
+def test_episodes_are_asked_alike_in_both_forms() -> None:
+    """As flags and as pieces: what a number of each is on its steps, where a step stands, and the longest."""
+    done = torch.tensor([False, False, True, True, False])
+    pair = blocks.Marked(done), blocks.Listed(pieces.Pieces(torch.tensor([0, 3, 4]), torch.tensor([3, 1, 1])))
+    for form in pair:
+        assert form.spread(torch.tensor([5.0, 6.0, 7.0])).tolist() == [5, 5, 5, 6, 7]
+        assert form.step().tolist() == [0, 1, 2, 0, 0]
+        assert form.longest() == 3
+    with tracing.tracing():  # where no value may be looked at, none is longer than all
+        assert pair[0].longest() == 5
+    assert torch.func.vmap(lambda x: torch.full((), blocks.Marked(x).longest()))(done[None]).tolist() == [5]
+
+
 def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each begins with the first that ends behind a multiple of their size; few steps are no blocks."""
     monkeypatch.setattr(blocks, "BLOCK", 4)
@@ -80,7 +116,7 @@ def test_blocks_are_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     done = torch.tensor([False, True, False, True, True])
     assert [len(x) for _, x in blocks.in_blocks(done, torch.rand(5))] == [4, 1]
     assert len(blocks.in_blocks(done[:3], torch.rand(3))) == 1
-    with tracing():
+    with tracing.tracing():
         assert len(blocks.in_blocks(done, torch.rand(5))) == 1
 
 
@@ -107,7 +143,7 @@ def test_what_may_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     other = torch.Tensor._make_subclass(type("Other", (Tensor,), {}), torch.rand(4))
     assert pieces.may_be_looked_at(x, torch.nn.Parameter(x))
     assert not any(pieces.may_be_looked_at(x, y) for y in (other, x.to("meta")))
-    with tracing():
+    with tracing.tracing():
         assert not pieces.may_be_looked_at(x)
     monkeypatch.setattr(pieces, "MANY", 4)
     assert pieces.found(done, x, x) is not None

@@ -42,9 +42,10 @@ def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Lo
     for steps in (blocks.BLOCK, 3):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "BLOCK", steps)
-            reward = log.reward.clone().requires_grad_()
-            result = ESTIMATORS[name](log._replace(reward=reward), discount=discount)
-            found.append([*result, *torch.autograd.grad(result.value, reward)])
+            inner = [x.clone().requires_grad_() for x in (log.reward, log.log_ratio)]
+            changed = log._replace(reward=inner[0], log_ratio=inner[1])
+            result = ESTIMATORS[name](changed, discount=discount)
+            found.append([*result, *torch.autograd.grad(result.value, inner)])
     for one, other in zip(*found, strict=True):
         close(one, other, 1e-9)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import compress, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ from offline_losses import (
     nll_loss,
     soft_value,
 )
-from offline_losses._core import projected_sum, projection
+from offline_losses._core import projected_sum, projection, ranks
 
+REDUCTIONS: tuple[Literal["mean", "sum"], ...] = ("mean", "sum")
 Sample = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -224,6 +226,51 @@ def test_a_gradient_that_is_made_with_the_loss(dtype: torch.dtype, monkeypatch: 
             assert torch.equal(again[0], torch.autograd.grad(alone, hidden)[0])
 
 
+def test_any_choice_of_gradients_is_of_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made with the loss, some rows at a time: a frozen head, or a bias that is learned alone, changes no other."""
+    for module in (projected_sum, projection):
+        monkeypatch.setattr(module, "ROWS", 3)
+    action = torch.arange(7) % 5
+    given = [torch.randn(shape).double() for shape in ((7, 2), (5, 2), (5,))] + [torch.tensor(0.7).double()]
+
+    def slopes(wanted: tuple[bool, ...]) -> list[Tensor]:
+        hidden, head, bias, temperature = (
+            x.clone().requires_grad_(want) for x, want in zip(given, wanted, strict=True)
+        )
+        loss = linear_nll_loss(hidden, head, action, bias=bias, temperature=temperature)
+        return list(torch.autograd.grad(loss, [x for x in (hidden, head, bias, temperature) if x.requires_grad]))
+
+    every = slopes((True,) * 4)
+    for wanted in product((True, False), repeat=4):
+        if any(wanted):
+            for one, other in zip(slopes(wanted), compress(every, wanted), strict=True):
+                close(one, other)
+
+
+def test_gradients_are_made_once_and_again_when_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the loss, unless in half precision the head's would be rounded from part to part."""
+    made = []
+    own = projected_sum.sum_and_gradient
+    monkeypatch.setattr(projected_sum, "sum_and_gradient", lambda *x: made.append(len(x[3])) or own(*x))
+    monkeypatch.setattr(projected_sum, "_kept_rows", lambda head: 3)
+    for rows, dtype, ahead in ((3, "float32", 1), (4, "float32", 1), (3, "bfloat16", 1), (4, "bfloat16", 0)):
+        hidden, head = (torch.randn(n, 2, dtype=getattr(torch, dtype), requires_grad=True) for n in (rows, 5))
+        loss = linear_nll_loss(hidden, head, torch.zeros(rows, dtype=torch.int64))
+        assert len(made) == ahead
+        torch.autograd.grad(loss, [hidden, head], retain_graph=True)
+        assert len(made) == ahead
+        torch.autograd.grad(loss, [hidden, head])
+        assert len(made) == 2 * ahead
+        made.clear()
+
+
+def test_a_mean_in_half_precision_is_a_sum_over_the_count() -> None:
+    """To the digits of float32, whichever its parts have."""
+    hidden, head, action = torch.randn(11, 3).bfloat16(), torch.randn(5, 3).bfloat16(), torch.arange(11) % 5
+    mean, whole = (linear_nll_loss(hidden, head, action, reduction=reduction) for reduction in REDUCTIONS)
+    torch.testing.assert_close(mean, whole / 11, rtol=1e-6, atol=0)
+
+
 def test_a_second_derivative_points_at_the_formula() -> None:
     """By autograd, by transforms, forwards, and by the temperature: one sentence, never a wrong number."""
     hidden, head, action = torch.randn(2, 3, requires_grad=True), torch.randn(5, 3), torch.tensor([1, 2])
@@ -241,9 +288,11 @@ def test_a_second_derivative_points_at_the_formula() -> None:
             torch.func.hessian(function)(hidden.detach())
     temperature = torch.tensor(0.5, requires_grad=True)
     penalty = linear_cql_penalty(hidden, head, action, temperature=temperature)
-    (slope,) = torch.autograd.grad(penalty, temperature, create_graph=True)
-    with pytest.raises(RuntimeError, match="got a second derivative"):
-        slope.backward()
+    log_prob, _ = linear_log_prob(hidden, head, action, temperature=temperature)
+    for found in (penalty, log_prob.square().sum()):
+        (slope,) = torch.autograd.grad(found, temperature, create_graph=True)
+        with pytest.raises(RuntimeError, match="got a second derivative"):
+            slope.backward()
 
 
 def test_transforms_map_heads_and_samples() -> None:
@@ -251,15 +300,46 @@ def test_transforms_map_heads_and_samples() -> None:
     hidden, heads, action = torch.randn(4, 3), torch.randn(2, 5, 3), torch.tensor([1, 2, 0, 4])
 
     def loss(head: Tensor, hidden: Tensor, action: Tensor) -> Tensor:
-        return linear_nll_loss(hidden, head, action)
+        return 3 * linear_nll_loss(hidden, head, action)
 
     mapped = torch.func.vmap(loss, (0, None, None))(heads, hidden, action)
     torch.testing.assert_close(mapped, torch.stack([loss(head, hidden, action) for head in heads]))
+    both = torch.func.grad_and_value(loss)
+    found = torch.func.vmap(both, (0, None, None))(heads, hidden, action)
+    each_head = zip(*(both(head, hidden, action) for head in heads), strict=True)
+    torch.testing.assert_close(found, tuple(torch.stack(x) for x in each_head))
     for argument in (0, 1):
         slope = torch.func.grad(loss, argument)
         each = torch.func.vmap(slope, (None, 0, 0))(heads[0], hidden, action)
         rows = zip(hidden, action, strict=True)
         torch.testing.assert_close(each, torch.stack([slope(heads[0], *row) for row in rows]))
+
+
+def test_transforms_map_many_rows_at_once() -> None:
+    """Those of all calls are one batch, whichever axis is mapped; by a head that is mapped too, one call each."""
+    hidden, head, action = torch.randn(3, 4, 2), torch.randn(5, 2), torch.arange(12).view(3, 4) % 5
+    found = linear_log_prob(hidden, head, action)
+    close(torch.func.vmap(linear_log_prob, (0, None, 0))(hidden, head, action).log_prob, found.log_prob)
+    turned = torch.func.vmap(linear_log_prob, (1, None, 1))(hidden, head, action)
+    close(turned.log_normalizer, found.log_normalizer.T)
+
+    def slope(hidden: Tensor, head: Tensor, action: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: linear_log_prob(x, head, action).log_normalizer.square().sum())(hidden)
+
+    close(torch.func.vmap(slope, (0, None, 0))(hidden, head, action), slope(hidden, head, action))
+    heads = torch.stack([head, 2 * head])
+    each = torch.stack([slope(hidden[0], one, action[0]) for one in heads])
+    close(torch.func.vmap(slope, (None, 0, None))(hidden[0], heads, action[0]), each)
+
+
+def test_the_classes_of_one_part_are_numbered_from_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here of three behind four, before what the others have is joined to it."""
+    part = ranks.Part(None, torch.tensor(4), torch.tensor(7))
+    monkeypatch.setattr(projection, "part_of", lambda head, group: part)
+    monkeypatch.setattr(projection, "joined", lambda *x: x[:3])
+    hidden, head = torch.randn(3, 2).double(), torch.randn(3, 2).double()
+    log_prob, _ = projection.project("f", hidden, head, None, None, torch.tensor([4, 6, 5]), 2, "group")
+    close(log_prob, (hidden @ head.mT).log_softmax(-1)[torch.arange(3), torch.tensor([0, 2, 1])])
 
 
 def test_checkpointing_and_autocast() -> None:
