@@ -66,13 +66,13 @@ FUSED = {"huber_loss", "mpo_weights", "lambda_return", "relabel_return", "linear
 """Functions whose graphs stand for those of all: loops, sums, recurrences, the best stop, a product in tiles."""
 
 READERS = {
-    ("minari", "reading"): {"episodes", "hdf5", "minari"},
+    ("minari", "reading"): {"episodes", "hdf5"},
     ("minari", "formats", "reading"): {"columns", "entries"},
     ("mapped", "files"): {"keeping", "mapped", "sources"},
     ("minari", "files"): {"memory"},
     ("saving",): {"saving", "saving_checks"},
     ("tensordict",): {"keys", "tensordict"},
-    ("replay", "minari"): {"replay"},
+    ("minari", "mapped", "replay"): {"minari", "replay"},
 }
 """Tests of adapters other than those of formats and their files."""
 
@@ -80,8 +80,8 @@ ELSEWHERE = {
     "recurrence": ("returns", "targets"),
     "per_decision": ("importance", "magic"),
     "doubly_robust": ("importance",),
-    "_core/blocks": ("importance", "per_decision"),
-    "_core/by_step": ("per_decision", "doubly_robust"),
+    "_core/blocks": ("importance", "per_decision", "magic"),
+    "_core/by_step": ("importance", "per_decision", "doubly_robust", "magic"),
     "_core/checks": ("regression", "filters", "returns", "shards", "uncertainty"),
     "_core/episodes": ("filters", "importance", "sampling"),
     "_core/errors": ("regression", "conservative", "distributional", "filters"),
@@ -101,7 +101,7 @@ ELSEWHERE = {
     "_core/stops": (),
     "_core/support": ("distributional",),
 }
-"""Rooms in whose tests those of another stand, in part or all of them."""
+"""Rooms in whose tests those of another stand, in part or all of them; one alone has the contracts for both."""
 
 SEED = 0
 LONG = {"adapters": 0.5, "_compile": 2.0}
@@ -273,10 +273,11 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
         case _:
             rooms = (room, *ELSEWHERE.get(room, ()))
     files = [TESTS / "rooms" / f"test_{name}.py" for name in rooms]
-    if room.startswith("_core/"):
-        return [*sorted(TESTS.glob("test_core*.py")), *files, *CONTRACTS[:3]], MAIN
     modules = [importlib.import_module(f"offline_losses.{name}") for name in rooms]
     names = {name for module in modules for name, value in vars(module).items() if _belongs(value, module)}
+    if room.startswith("_core/"):
+        functions = names if len(rooms) == 1 else MAIN
+        return [*sorted(TESTS.glob("test_core*.py")), *files, *CONTRACTS[:3]], functions
     return [*files, *CONTRACTS], names
 
 

@@ -317,7 +317,8 @@ def test_transforms_map_heads_and_samples() -> None:
 
 def test_transforms_map_many_rows_at_once() -> None:
     """Those of all calls are one batch, whichever axis is mapped; by a head that is mapped too, one call each."""
-    hidden, head, action = torch.randn(3, 4, 2), torch.randn(5, 2), torch.arange(12).view(3, 4) % 5
+    hidden, head = torch.randn(3, 4, 2).double(), torch.randn(5, 2).double()
+    action = torch.arange(12).view(3, 4) % 5
     found = linear_log_prob(hidden, head, action)
     close(torch.func.vmap(linear_log_prob, (0, None, 0))(hidden, head, action).log_prob, found.log_prob)
     turned = torch.func.vmap(linear_log_prob, (1, None, 1))(hidden, head, action)
