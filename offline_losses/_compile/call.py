@@ -108,7 +108,8 @@ class Call:
         if not wrt:
             return [None for _ in self.wrt]
         with torch.enable_grad():
-            inner = [x if records or k not in wrt else x.detach().requires_grad_() for k, x in enumerate(tensors)]
+            # as views: their gradient runs no hook of the tensor, and a transform lets no other leaf be made
+            inner = [x.view_as(x) if k in wrt else x for k, x in enumerate(tensors)]
             results = _tensors(self.eager(self._filled(inner)))
             ends = zip(self._differentiable([results[i] for i in self.chosen]), upstream, strict=True)
             given = [(end, x) for end, x in ends if x is not None]

@@ -146,10 +146,10 @@ def _entry(
     given = [*parameters[: len(args)], *(signature.parameters[name] for name in kwargs)]
     bound.apply_defaults()
     values = list(bound.arguments.values())
-    whole = Call(function, parameters, values)  # refuses bad arguments as the function does
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in tensors):
         return None
+    whole = Call(function, parameters, values)  # refuses bad arguments as the function does
     devices = {x.device for x in tensors}
     if len(devices) > 1 or "meta" in {device.type for device in devices}:
         return None

@@ -21,7 +21,6 @@ from test_errors import wrong_inputs
 from test_transforms import FULLEST, MAIN, schedule
 from torch import Tensor
 from torch._dynamo.utils import counters
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter
 
 import offline_losses
@@ -392,38 +391,6 @@ def test_generated_weights_do_not_depend_on_the_scale(scale: float, masked: bool
     mask = torch.arange(50) % 5 > 0 if masked else None
     found = twin.fuse(offline_losses.normalize_weights)(weight, mask=mask)
     torch.testing.assert_close(found, offline_losses.normalize_weights(weight, mask=mask))
-
-
-def test_graphs_of_a_card_serve_few_sizes() -> None:
-    """A sum keeps its number of blocks, so that sizes share a graph only up to four times the smallest."""
-    with FakeTensorMode():
-        classes = [graph.size_class([torch.empty(2**n, device="cuda:0")])[0] for n in range(8, 27)]
-    assert classes[:7] == [0] * 7  # up to 2¹⁴
-    assert classes[7:] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
-    assert [graph.size_class([torch.empty(2**n)])[0] for n in (14, 15, 20)] == [0, 1, 1]
-
-
-def test_light_calls_are_other_ones_on_a_card() -> None:
-    """There calls take the time until the kernels do; and a gradient of many elements is not scaled afterwards."""
-    by_episodes, few, on_the_cpu = twin._Eager(), twin._Eager(), twin._Eager()
-    by_episodes.below, by_episodes.by_episodes = 2**18, True  # as the first calls set them
-    few.differentiated, on_the_cpu.below = True, float("inf")
-
-    def covered(light: twin._Eager, device: str, elements: int) -> bool:
-        with FakeTensorMode():
-            return bool(light.takes((torch.empty(elements, device=device, requires_grad=True),), {}))
-
-    for light, device, limit in (
-        *((by_episodes, "cpu", 2**18), (by_episodes, "cuda:0", 2**20)),
-        *((few, "cpu", 2**14), (few, "cuda:0", 2**20)),
-    ):
-        assert covered(light, device, limit - 1)
-        assert not covered(light, device, limit)
-    assert covered(on_the_cpu, "cpu", 2**24)
-    assert not covered(on_the_cpu, "cuda:0", 2)
-    with FakeTensorMode():
-        found = {d: [twin._is_heavy(torch.empty(2**23 - i, device=d)) for i in (1, 0)] for d in ("cpu", "cuda:0")}
-    assert found == {"cpu": [False, False], "cuda:0": [False, True]}
 
 
 @pytest.mark.usefixtures("_compiles")
