@@ -156,7 +156,7 @@ def test_new_optimizers_are_met_eight_times(graphs: list[Any], monkeypatch: pyte
         assert one.at(call)
     with pytest.warns(UserWarning, match="runs eagerly: it makes new optimizers again and again"):
         run(X)
-    monkeypatch.setattr(step, "Whole", lambda *_: pytest.fail("it is traced again"))
+    monkeypatch.setattr(step.Step, "_in_turn", lambda *_: pytest.fail("it is traced again"))
     run(X)
     assert one.at(step.NEW_OPTIMIZERS + 2)
     assert not graphs
@@ -480,7 +480,7 @@ def test_a_derivative_of_a_gradient_is_not_compiled_in_parts(monkeypatch: pytest
     run(X)
     with pytest.warns(UserWarning, match="runs eagerly: something is printed .* it differentiates a gradient"):
         run(X)
-    monkeypatch.setattr(step, "Whole", lambda *_: pytest.fail("it is traced again"))
+    monkeypatch.setattr(step.Step, "_in_turn", lambda *_: pytest.fail("it is traced again"))
     run(X)
     assert one.at(3)
 
