@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.fx import Graph, GraphModule
 
 from offline_losses._compile import backend, private
@@ -193,7 +193,7 @@ def test_a_marker_is_an_operator() -> None:
     """With a kernel for all devices, and shapes where there are no values."""
     marker = backend._marker("marker_of_a_test", torch.zeros_like)
     assert marker(torch.ones(2)).tolist() == [0.0, 0.0]
-    torch.library.opcheck(marker, (torch.ones(2),))
+    library.opcheck(marker, (torch.ones(2),))
 
 
 @pytest.mark.parametrize("name", ["gradient_before", "result_of_update"])
