@@ -105,3 +105,9 @@ def test_every_room_is_tested_enough() -> None:
     for row in mutants.listed(mutants.REPORT):
         tried, equivalent = int(row["tried"]), int(row["equivalent"])
         assert int(row["killed"]) >= 0.95 * (tried - equivalent), row["room"]
+
+
+def test_every_piece_of_the_compiler_has_its_tests() -> None:
+    """One list of files for each module."""
+    pieces = [piece for each in mutants.PIECES.values() for piece in each]
+    assert sorted(pieces) == sorted(path.stem for path in (PACKAGE / "_compile").glob("[!_]*.py"))
