@@ -153,13 +153,12 @@ class Run:
         functions: Container[str],
         longest: float,
         enough: float,
-        by_operators: bool,
     ) -> None:
         self.module = importlib.import_module(module)
         self.path = Path(str(self.module.__file__))
         self.all = mutants(self.path)
         self.mutants, self.functions = chosen(self.all), functions
-        self.longest, self.enough, self.by_operators = longest, enough, by_operators
+        self.longest, self.enough = longest, enough
         self.found: list[tuple[Mutant, str | None]] = []
         """Each mutant, and the test that notices it."""
         self.failed = False
@@ -214,7 +213,7 @@ class Run:
         items = session.items
         tested, modules = in_a_fork(partial(self.all_watched, items), 3600)
         wrong = [item.nodeid for item, test in zip(items, tested, strict=True) if not test.passed]
-        if wrong and not self.by_operators:  # without generated code there are tests that must fail
+        if wrong:
             raise pytest.UsageError(f"fail without any mutant: {wrong}")
         for name in sorted(modules):  # once, and not in each fork
             with suppress(Exception):
@@ -223,7 +222,7 @@ class Run:
         functions = [function for function in functions if function.__code__.co_filename == str(self.path)]
         kills: Counter[int] = Counter()
         for mutant in self.mutants:
-            tests = [i for i, test in enumerate(tested) if test.passed and test.seconds <= self.longest]
+            tests = [i for i, test in enumerate(tested) if test.seconds <= self.longest]
             reaching = [i for i in tests if any(line in mutant.lines for line in tested[i].reached)]
             tests = reaching or tests  # a module of constants has nothing to call, and what Dynamo traces is not seen
             tests.sort(key=lambda index: (tested[index].seconds + 0.01) / (kills[index] + 0.1))
@@ -252,10 +251,9 @@ def tried(
     functions: Container[str] = (),
     longest: float = math.inf,
     enough: float = math.inf,
-    by_operators: bool = False,
 ) -> Run | None:
     """Run the chosen mutants of a module against some tests; None where these fail without any."""
-    run = Run(module, chosen, functions, longest, enough, by_operators)
+    run = Run(module, chosen, functions, longest, enough)
     quiet = ["-p", "no:cacheprovider", "-p", "no:terminal"]
     return run if pytest.main([*quiet, *options, *map(str, tests)], plugins=[run]) == 0 else None
 
@@ -308,11 +306,10 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
     longest, enough = (limits.get(room.split("/")[0], math.inf) for limits in (LONG, ENOUGH))
     if room.startswith("_compile/"):
         importlib.import_module("torch._inductor.compile_fx")  # once, and not in each fork
-    if by_operators := room.removeprefix("_compile/") in BY_OPERATORS:
+    if room.removeprefix("_compile/") in BY_OPERATORS:
         private.COMPILER.compile_fx_inner = lambda graph, _: lambda inputs: graph.forward(*inputs)
         private.UPDATE.compile_fx = lambda graph, *_, **__: graph.forward
-    options: dict[str, Any] = {"longest": longest, "enough": enough, "by_operators": by_operators}
-    run = tried(module, files, chosen=chosen, functions=functions, **options)
+    run = tried(module, files, chosen=chosen, functions=functions, longest=longest, enough=enough)
     if run is None:
         return False
     reasons = {(row["function"], row["mutant"]): row["reason"] for row in listed(EQUIVALENT) if row["room"] == room}
