@@ -32,9 +32,9 @@ package: $(VENV)/.lint  ## build the distributions, install the wheel beside PyT
 	dist/bare/bin/python -m pip install --quiet dist/*.whl
 	dist/bare/bin/python tests/installed.py
 
-audit: $(VENV)/.lint  ## whether a pinned package has a known vulnerability (asks PyPI)
+audit: $(VENV)/.lint  ## whether a pinned package has a known vulnerability; fails where PyPI cannot say
 	$(INSTALL) pip-audit
-	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 lint: $(VENV)/.lint  ## style and types
 	$(BIN)/ruff check .
