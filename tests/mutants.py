@@ -13,7 +13,6 @@ its reason; an entry that a test does notice, or that is no mutant any more, is 
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import importlib
 import math
@@ -37,14 +36,14 @@ from typing import Any, NamedTuple
 import pytest
 import strategies  # noqa: F401
 from hypothesis import Phase, settings
+from mutant_counts import COUNTS, REPORT, code, keep, listed, modules
 from mutations import Mutant, mutants
 
 from offline_losses._compile import private
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-REPORT, EQUIVALENT = TESTS / "mutants.csv", TESTS / "equivalent_mutants.csv"
-COUNTS = ["room", "date", "commit", "mutants", "tried", "killed", "equivalent", "survived"]
+EQUIVALENT = TESTS / "equivalent_mutants.csv"
 CONTRACTS = [TESTS / "contracts" / f"test_{name}.py" for name in ("values", "gradients", "errors", "calls", "knobs")]
 PIECES = {
     ("compile",): {"descent", "passes", "projection", "reason", "recorder", "scan", "stops", "switches"},
@@ -57,6 +56,9 @@ PIECES = {
     ("compile_call", "compile_graph", "compile_twin"): {"call", "graph", "twin"},
 }
 """Tests of single modules of the compiler."""
+
+INTO_THEM = {"fused": ["warmup"], "update": ["compile_step"]}
+"""Tests of the modules through which users come to the compiler."""
 
 BY_OPERATORS = {"call", "graph", "step", "tracer", "twin", "whole"}
 """Those that lead to a graph and from it, which runs operator by operator in place of generated code."""
@@ -269,6 +271,8 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
             return [TESTS / f"test_{name}.py" for name in own], set()
         case ["_core", _]:
             rooms = ELSEWHERE.get(room, ("regression", "returns"))
+        case [_] if room in INTO_THEM:
+            return [TESTS / f"test_{name}.py" for name in INTO_THEM[room]], set()
         case _:
             rooms = (room, *ELSEWHERE.get(room, ()))
     files = [TESTS / "rooms" / f"test_{name}.py" for name in rooms]
@@ -282,12 +286,6 @@ def own_tests(room: str) -> tuple[list[Path], set[str]]:
 
 def _belongs(value: object, module: ModuleType) -> bool:
     return getattr(value, "__module__", None) == module.__name__
-
-
-def listed(path: Path) -> list[dict[str, str]]:
-    """The rows of a table."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def report(room: str, sample: int | None, only: str | None) -> bool:
@@ -322,15 +320,7 @@ def report(room: str, sample: int | None, only: str | None) -> bool:
     counts = [len(run.all), len(run.found), len(run.found) - survived, equivalent, survived - equivalent]
     print(room, *(f"{name} {count}" for name, count in zip(COUNTS[3:], counts, strict=True)), sep=", ")
     if only is None:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-        ).stdout
-        row = dict(zip(COUNTS, [room, date.today().isoformat(), commit.strip(), *map(str, counts)], strict=True))
-        rows = sorted([*(old for old in listed(REPORT) if old["room"] != room), row], key=lambda row: row["room"])
-        with REPORT.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COUNTS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        keep(dict(zip(COUNTS, [room, date.today().isoformat(), code(run.path), *map(str, counts)], strict=True)))
     return not wrong
 
 
@@ -344,7 +334,7 @@ if __name__ == "__main__":
     if len(options.rooms) == 1:
         sys.exit(not report(options.rooms[0], options.sample, options.function))
     drawn = {row["room"]: None if row["tried"] == row["mutants"] else int(row["tried"]) for row in listed(REPORT)}
-    every = sorted({*drawn, *(path.stem.removeprefix("test_") for path in (TESTS / "rooms").glob("test_*.py"))})
+    every = [room for room, path in modules().items() if mutants(path)]
     rooms = dict.fromkeys(options.rooms, options.sample) or {room: drawn.get(room) for room in every}
     command = [sys.executable, __file__]
     codes = [

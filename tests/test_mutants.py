@@ -9,7 +9,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import mutant_counts
 import mutants
+import pytest
+from mutant_counts import REPORT, as_page, code, keep, listed, modules, rate
 from test_architecture import PACKAGE
 
 TOY = '''
@@ -92,19 +95,37 @@ def test_a_room_whose_tests_fail_is_not_tried(tmp_path: Path) -> None:
 def test_every_equivalent_mutant_is_a_mutant() -> None:
     """None is listed whose statement has changed since, and each has its reason."""
     texts = defaultdict(set)
-    for row in mutants.listed(mutants.EQUIVALENT):
+    for row in listed(mutants.EQUIVALENT):
         texts[row["room"]].add((row["function"], row["mutant"]))
         assert row["reason"], row
     for room, known in texts.items():
-        every = mutants.mutants(PACKAGE / f"{room}.py", {name for name, _ in known})
+        every = mutants.mutants(modules()[room], {name for name, _ in known})
         assert known <= {(mutant.function, mutant.text) for mutant in every}
 
 
 def test_every_room_is_tested_enough() -> None:
     """Of the mutants that are none of the equivalent ones, 95 % and more are noticed."""
-    for row in mutants.listed(mutants.REPORT):
-        tried, equivalent = int(row["tried"]), int(row["equivalent"])
-        assert int(row["killed"]) >= 0.95 * (tried - equivalent), row["room"]
+    for row in listed(REPORT):
+        assert int(row["killed"]) + int(row["equivalent"]) + int(row["survived"]) == int(row["tried"]), row["room"]
+        assert rate(row) >= 0.95, row["room"]
+
+
+def test_a_module_that_has_changed_is_marked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the page, until it is run again."""
+    row = {"room": "bandit", "date": "2026-11-30", "mutants": "8", "tried": "4", "killed": "3", "equivalent": "0"}
+    monkeypatch.setattr(mutant_counts, "REPORT", tmp_path / "mutants.csv")
+    mutant_counts.REPORT.write_text(",".join(mutant_counts.COUNTS) + "\n")
+    for state in ("another", code(modules()["bandit"])):
+        keep({**row, "code": state, "survived": "1"})
+        assert f"| bandit | 4 drawn of 8 | 3 | 0 | 75.0%{'' if state != 'another' else chr(92) + '*'} |" in as_page()
+
+
+def test_every_module_has_been_run() -> None:
+    """All of the library that a fault can be put into."""
+    rooms = [row["room"] for row in listed(REPORT)]
+    assert len(set(rooms)) == len(rooms)
+    assert all(not mutants.mutants(path) for room, path in modules().items() if room not in rooms)
+    assert set(rooms) <= set(modules())
 
 
 def test_every_piece_of_the_compiler_has_its_tests() -> None:
