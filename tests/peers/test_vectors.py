@@ -1,8 +1,13 @@
-"""Numbers that other libraries' own suites expect, of our functions, eager and fused; needs no package."""
+"""Numbers that other libraries' own suites expect, of our functions, eager and fused; needs no package.
+
+A vector holds our expression of what their test computes and the letters that it reads. With `gradient` the numbers are
+those of the derivative by that letter; with `fused` the fused functions give them too.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,19 @@ def test_the_numbers_of_their_suites(vector: dict[str, Any]) -> None:
     """Up to the tolerance of their test."""
     letters = {name: number(x) for name, x in vector["given"].items()}
     for functions in (offline_losses, fused) if vector.get("fused") else (offline_losses,):
+        if "gradient" in vector:
+            letters[vector["gradient"]] = number(vector["given"][vector["gradient"]]).requires_grad_()
         found = eval(vector["ours"], {**vars(functions), "torch": torch, **letters})
+        if "gradient" in vector:
+            (found,) = torch.autograd.grad(found, letters[vector["gradient"]])
         torch.testing.assert_close(
             found, torch.tensor(vector["expected"]), rtol=vector["tolerance"], atol=vector["tolerance"]
         )
+
+
+def test_every_number_says_of_which_test_of_which_version_it_is() -> None:
+    """And is asked once."""
+    for vector in VECTORS:
+        assert re.match(r"[\w -]+ (\d+\.\d+\.\d+|[0-9a-f]{7}), \w", vector["source"]), vector["source"]
+    cases = [vector["source"] for vector in VECTORS]
+    assert sorted(cases) == sorted(set(cases))
