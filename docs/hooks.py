@@ -14,6 +14,7 @@ import json
 import posixpath
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         markdown = markdown.replace("{{ lineage }}", _table_of_lineage(_rooms(config["nav"])))
     if "{{ checked }}" in markdown:
         markdown = markdown.replace("{{ checked }}", _checked())
+    if "{{ suites }}" in markdown:
+        markdown = markdown.replace("{{ suites }}", _suites())
     return markdown.replace("{{ room }}", _reference(posixpath.basename(page.file.src_uri).removesuffix(".md")))
 
 
@@ -166,6 +169,13 @@ def _checked() -> str:
         cells = f"[`{row.section}`]({row.page}.md)", _plain(row.implementation), commits, _plain(row.place)
         parts.append(f"| {' | '.join(cells)} |")
     return "\n".join(parts)
+
+
+def _suites() -> str:
+    """How many cases there are, and of which suites, the largest first."""
+    sources = [vector["source"] for vector in json.loads((TESTS / "peers" / "vectors.json").read_text())]
+    counts = Counter(source.partition(",")[0].rpartition(" ")[0] for source in sources)
+    return f"{len(sources)} cases, of " + ", ".join(f"{name} ({count})" for name, count in counts.most_common())
 
 
 def _plain(cell: str) -> str:
