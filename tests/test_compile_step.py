@@ -278,6 +278,25 @@ def test_numbers_among_the_arguments(dtype: torch.dtype, graphs: list[Any]) -> N
     assert len(graphs) == before + 1
 
 
+def test_numbers_by_name_alone(graphs: list[Any]) -> None:
+    """They too take new values in the same graph."""
+    run = compile_update(lambda x, *, scale: x * scale)
+    for i in range(4):
+        assert run(X, scale=0.5 * i).equal(0.5 * i * X)
+    assert len(graphs) == 1
+
+
+def test_the_rate_of_one_of_two_optimizers() -> None:
+    """Comes back as a float."""
+    one, other = Slope(lambda one, x: one.optimizer.param_groups[0]["lr"]), Slope()
+    other.optimizer.param_groups[0]["lr"] = 0.3
+    run = compile_update(lambda x: [one.update(x), other.update(x)])
+    for _ in range(3):
+        rate, _ = run(X)
+        assert type(rate) is float
+        assert rate == 0.1
+
+
 def test_the_rate_comes_back_as_it_is_held() -> None:
     """A float where it is a float, for a scheduler's too."""
     one = Slope(lambda one, x: one.optimizer.param_groups[0]["lr"])
@@ -459,6 +478,63 @@ def test_a_gradient_of_a_module_without_an_optimizer() -> None:
     assert one.at(5)
 
 
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_parameter_that_is_frozen_loses_its_gradient(steps: bool) -> None:
+    """Where the module clears it, whether an optimizer holds the parameter or none does."""
+    net = nn.Linear(2, 1)
+    optimizer = SGD(net.parameters(), 0.1)
+
+    def update(x: Tensor, step: bool) -> None:
+        net.zero_grad()
+        net(x).sum().backward()
+        if step:
+            optimizer.step()
+
+    run = compile_update(update)
+    for call in range(7):
+        if call == 3:
+            net.weight.requires_grad_(False)
+        run(X, steps and call % 2 == 1)
+        assert net.bias.grad is not None
+        assert net.bias.grad.item() == 1.0
+        assert net.weight.grad is None if call >= 3 else net.weight.grad.equal(X[None])
+
+
+def test_a_hook_on_a_gradient_that_there_is_not(graphs: list[Any]) -> None:
+    """It changes nothing: the module only computes."""
+    one, net = Slope(), nn.Linear(2, 1)
+    net.weight.register_hook(lambda g: g * 2)
+
+    def update(x: Tensor) -> Tensor:
+        one.update(x)
+        with torch.no_grad():
+            return net(x)
+
+    run = compile_update(update)
+    for _ in range(4):
+        run(X)
+    assert one.at(4)
+    assert len(graphs) == 1
+
+
+def test_all_gradients_are_kept_where_one_is_read() -> None:
+    """Of the parameters that are cleared too."""
+    one, other = Slope(), Slope()
+
+    def update(x: Tensor) -> None:
+        one.update(x)
+        (other.weight * x).sum().backward()
+        other.optimizer.step()
+
+    run = compile_update(update)
+    for calls in range(1, 5):
+        run(X)
+        assert one.weight.grad is not None
+        assert one.weight.grad.equal(X)
+        assert other.weight.grad is not None
+        assert other.weight.grad.equal(calls * X)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_derivative_of_a_gradient_is_not_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs eagerly, and is not traced again."""
@@ -598,6 +674,7 @@ def test_a_group_that_one_of_two_optimizers_gets_later() -> None:
     for calls in range(1, 4):
         run(X)
         assert late.allclose(1 - 0.2 * calls * X, atol=1e-6)
+    assert late.grad is None  # dropped as the others are
     assert one.at(6)
 
 
@@ -653,9 +730,11 @@ def test_a_gradient_that_was_dropped_is_handed_out_again() -> None:
     for calls in range(2, 5):
         add(X)
         assert one.weight.grad.allclose(calls * X)
-    one.optimizer.zero_grad()  # by hand, so that nothing is there
-    add(X)
-    assert one.weight.grad.equal(X)
+    for update in (lambda: None, lambda: (stepping(X), clear(X))):
+        update()
+        one.optimizer.zero_grad()  # by hand, so that nothing is there
+        add(X)
+        assert one.weight.grad.equal(X)
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
