@@ -11,7 +11,9 @@ import nox
 
 TORCH = ["2.8.0", "2.13.0", "2.14.1", "2.15.0"]
 PYTHON = ["3.11", "3.12", "3.13", "3.14"]
-CORE = ["tests/rooms", "tests/contracts", "tests/test_update.py", "tests/test_update_fuzz.py", "tests/test_products.py"]
+CORE = ["tests/rooms", "tests/contracts"]
+for name in ("core", "compile", "kernels", "products", "update"):
+    CORE += sorted(map(str, Path("tests").glob(f"test_{name}*.py")))
 RESULTS = Path("tests", "matrix.csv")
 COLUMNS = ["torch", "python", "passed", "failed", "skipped", "date"]
 
