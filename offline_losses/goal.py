@@ -61,7 +61,8 @@ def hindsight_goals(
 
     The offset $k \ge 1$ is geometric, $P(k) = (1 - \gamma) \gamma^{k - 1}$. What lies beyond the end $e$ of the episode
     falls on its last row (`"geometric"`), or is shared out among its rows (`"truncated_geometric"`); `"uniform"` gives
-    all of them the same chance. On the last row the future is that row.
+    all of them the same chance. On the last row the future is that row. The state behind the last action of an episode
+    is a goal only where it is a row of its own; where it stands in the next observations alone, append it to the data.
 
     Args:
         index: int64 `[*batch]`, rows $i$ of the flat data.
