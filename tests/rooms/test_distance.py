@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 from strategies import batches, distinct, reals, tensors
 from torch import Tensor
 
-from offline_losses import mmd_penalty, nearest_distance_penalty
+from offline_losses import distance, mmd_penalty, nearest_distance_penalty
 
 KERNELS = ("gaussian", "laplacian")
 
@@ -148,6 +148,15 @@ def test_of_equally_near_pairs_the_first_counts() -> None:
             actions,
         )
         assert slope.squeeze(-1).tolist() == [2.0, 0.0, 0.0]
+
+
+def test_the_nearest_of_differences_is_that_of_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which a DTensor is made, for which PyTorch has no rule of the second."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape) for shape in ((5, 2), (5, 3), (20, 2), (20, 3))]
+    apart = nearest_distance_penalty(*inputs, chunk=7, reduction="none")
+    monkeypatch.setattr(distance, "is_sharded", lambda x: True)
+    close(nearest_distance_penalty(*inputs, chunk=7, reduction="none"), apart)
 
 
 def test_a_neighbor_at_a_distance_below_rounding_is_found() -> None:
