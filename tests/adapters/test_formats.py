@@ -23,7 +23,7 @@ from tensordict import TensorDict
 from offline_losses import check_ends
 from offline_losses.adapters.d3rlpy import from_d3rlpy
 from offline_losses.adapters.d4rl import load_d4rl
-from offline_losses.adapters.entries import Choice, LostSteps
+from offline_losses.adapters.entries import ALWAYS, Choice, LostSteps
 from offline_losses.adapters.flat import Steps, ends
 from offline_losses.adapters.flat_reading import FlatReading
 from offline_losses.adapters.lerobot import Frames, load_lerobot
@@ -123,6 +123,28 @@ def test_changes_from_row_to_row_are_those_of_float64() -> None:
         count = LostSteps()
         count(before, before.astype(np.float32))
         assert count.lost == lost
+
+
+def test_a_row_is_compared_with_the_one_before_it() -> None:
+    """And not with the first one."""
+    count = LostSteps()
+    before = np.array([0.0, 1.0, 1.0, 2.0, 2.0])
+    count(before, before.astype(np.float32))
+    assert (count.changes, count.lost) == (2, 0)
+
+
+def test_lost_changes_are_told_from_a_tenth_of_all_on() -> None:
+    count = LostSteps()
+    for count.lost, count.changes, told in ((0, 0, False), (9, 100, False), (10, 100, True), (100, 100, True)):
+        assert (count.told("observation", "float32", "Mend it") is not None) == told
+
+
+def test_where_episodes_end_is_always_taken() -> None:
+    """Whatever else is chosen, or left out."""
+    choice = Choice.of("load", ["observation"], [("next", "done"), "episode"], None)
+    assert all(choice.takes(path) for path in ALWAYS)
+    assert choice.takes(("observation", "left"))
+    assert not choice.takes(("action",))
 
 
 # --- D4RL --------------------------------------------------------------------------------------------------------
