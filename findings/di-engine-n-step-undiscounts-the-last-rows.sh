@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # DI-engine 0.5.3. `get_nstep_return_data` gives each row the rewards of n steps and the discount of the value behind them, as
-# "value_gamma", since the rows near the end of a piece have fewer than n. For those rows the exponent is one too low: the
+# "value_gamma", since the rows near the end of a piece have fewer than n. In the last n rows the exponent is one too low: the
 # last row is that of one step, and the value behind it is not discounted at all. Where the piece ends an episode nothing
 # follows; where it was cut, by a time limit or the collector, those targets are too large by 1 / gamma.
 # Seen, for five steps without an end, n = 3 and a discount of 0.5, the steps and the discount of each row: 3 0.125, 3 0.125,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # RLlib 2.58.0. `WeightedImportanceSampling` divides the weights of a step by their mean over the episodes that reach it, and
-# the sum by the number of all episodes. The weights of episodes that have ended are left out of that mean, so that the share
+# the sum by the number of all episodes, where its docstring too divides the weights by all. The weights of episodes that have ended are left out of that mean, so that the share
 # of episodes which live on is the behavior policy's: where actions decide how long an episode is, more data do not help.
 # `v_gain` divides by 1e-8 where the behavior policy's value is negative.
 # Seen, for a policy that always goes on, to a second step that pays 1, and data that end at once in every other episode: 1.0 by

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tianshou 2.0.1. Weights of a prioritized buffer are at most 1, that of the row with the smallest priority. With
-# `weight_norm=False` they are the priorities to the power of `alpha` over the smallest priority without it, which is moreover the
-# smallest that ever was, or 1. So all weights have a common factor that falls as errors fall and never rises again: a learning
+# `weight_norm=False` each is p^alpha over the smallest p, to the power of -`beta`: the smallest p lacks its own power of `alpha`, and
+# is moreover the smallest that ever was, or 1. So all weights have a common factor that falls as errors fall and never rises again: a learning
 # rate that fades. With `weight_norm=True`, the default, each batch is divided by its own largest weight, which hides it.
 # Seen, with `alpha` 0.5 and `beta` 1, for the priorities 0.04, 0.16 and 0.64: the weights 0.2, 0.1 and 0.05, where 1.0, 0.5 and
 # 0.25 is right; for three of 1.0 after that 0.04 each, where 1.0 is right.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# TorchRL 0.14.1. `HERReplayBuffer` takes the goals of hindsight from "achieved_goal" of a later row, which is what was achieved
-# before that row's action; what it achieved stands in "next". So "final" is not the state in which the episode ended, as it is
+# TorchRL 0.14.1. `HERReplayBuffer` takes the goals of hindsight by default from "achieved_goal" of a later row, which is what was achieved
+# before that row's action; what it achieved stands in "next", and `achieved_goal_key=("next", "achieved_goal")` asks for it. So "final" is not the state in which the episode ended, as it is
 # described, but the one before, and "future" begins with the state that the row starts from. The last row is told to reach
 # where it already is, and is paid for nothing; the end of an episode is the goal of no row.
 # Seen, for an episode over the states 0 to 4 and a reward of 1 for a next state that is the goal: by "final" the goal 3 for all

@@ -330,6 +330,10 @@ if __name__ == "__main__":
     parser.add_argument("--sample", type=int, help="so many mutants of each, always the same ones")
     parser.add_argument("--function", help="those of one function, without an entry in the report")
     options = parser.parse_args()
+    if unknown := set(options.rooms) - set(modules()):
+        parser.error(
+            f"no such room: {', '.join(sorted(unknown))} in offline_losses; expected such as implicit or adapters/minari"
+        )
     sys.path[:0] = [str(ROOT), str(TESTS)]
     if len(options.rooms) == 1:
         sys.exit(not report(options.rooms[0], options.sample, options.function))

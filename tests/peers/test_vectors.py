@@ -27,7 +27,7 @@ def number(x: Any) -> Any:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector['source']}: {vector['ours'][:30]}")
 def test_the_numbers_of_their_suites(vector: dict[str, Any]) -> None:
-    """Up to the tolerance of their test."""
+    """Up to a relative and absolute error of the size of their test's tolerance."""
     letters = {name: number(x) for name, x in vector["given"].items()}
     for functions in (offline_losses, fused) if vector.get("fused") else (offline_losses,):
         if "gradient" in vector:
