@@ -332,7 +332,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if unknown := set(options.rooms) - set(modules()):
         parser.error(
-            f"no such room: {', '.join(sorted(unknown))} in offline_losses; expected such as implicit or adapters/minari"
+            f"no such room: {', '.join(sorted(unknown))}; expected modules such as implicit or adapters/minari"
         )
     sys.path[:0] = [str(ROOT), str(TESTS)]
     if len(options.rooms) == 1:
