@@ -11,7 +11,7 @@ from torch import Tensor
 
 from offline_losses import episode_return
 from offline_losses._core import blocks, episodes, pieces, ranking, tracing
-from offline_losses._core.exponential import above_tangent, log_mean_exp
+from offline_losses._core.exponential import above_tangent, finite, log_mean_exp
 from offline_losses._core.ranking import _best_by_scatter, _best_by_segments, best_episodes
 
 
@@ -159,3 +159,8 @@ def test_sums_of_a_card_at_any_number_of_axes(shape: tuple[int, ...]) -> None:
     close(episodes._scattered_in_order(x, first), torch.zeros_like(x).scatter_add(-1, first, x))
     total = episodes._sum_by_scatter(x, done, torch.tensor(0.9).double(), False)
     close(total, episodes._sum_by_segments(x, done, torch.tensor(0.9).double(), False))
+
+
+def test_nothing_is_subtracted_where_there_is_no_class() -> None:
+    """All other numbers stay."""
+    assert finite(torch.tensor([-torch.inf, -2.0, torch.inf])).tolist() == [0.0, -2.0, torch.inf]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from offline_losses import bootstrap_interval, magic_value, weighted_doubly_robust_value
 from offline_losses import magic as room
+from offline_losses._core import blocks
 from offline_losses._core.episodes import sequence_end
 from offline_losses.magic import mixture, modeled, resampled, truncated
 
@@ -30,6 +31,17 @@ def modeled_values(log: Log, discount: float, steps: Iterable[int] | None) -> Te
     """What each episode adds to each estimate."""
     found = modeled(**log._asdict(), discount=discount)
     return found.first_value + truncated(found, steps)
+
+
+@given(log=logs(), discount=discounts)
+def test_blocks_of_episodes_change_nothing(log: Log, discount: float) -> None:
+    """Some have longer episodes than others."""
+    whole = magic(log, discount=discount)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", 3)
+        in_blocks = magic(log, discount=discount)
+    for one, other in zip(whole, in_blocks, strict=True):
+        close(one, other, 1e-9)
 
 
 @given(log=logs(), discount=discounts)
