@@ -344,3 +344,11 @@ def test_methods_that_were_replaced_come_back() -> None:
     stand_in.stand_back()
     assert optimizer.step is steps
     assert optimizer.zero_grad is clears
+
+
+def test_the_form_that_can_be_traced_is_not_the_groups() -> None:
+    """Whatever the group says of it; the numbers are its own."""
+    stand_in = pair(NAdam)[2]
+    assert stand_in.fixed == {"foreach": True, "capturable": True, "differentiable": False, "has_complex": False}
+    assert not set(stand_in.fixed) & set(stand_in.arguments)
+    assert {"beta1", "lr", "momentum_decay"} <= set(stand_in.arguments)

@@ -162,6 +162,26 @@ def test_new_optimizers_are_met_eight_times(graphs: list[Any], monkeypatch: pyte
     assert not graphs
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_new_optimizers_are_not_blamed_for_the_eighth_failure() -> None:
+    """Where that call makes none."""
+
+    def renewed(one: Slope, x: Tensor) -> None:
+        if len(one.word) < step.NEW_OPTIMIZERS:
+            one.word += "x"
+            one.optimizer = SGD([one.weight], 0.1)
+        else:
+            print("besides")
+
+    one = Slope(renewed)
+    run = compile_update(one.update)
+    for _ in range(step.NEW_OPTIMIZERS):
+        run(X)
+    with pytest.warns(UserWarning, match="in parts: something is printed"):
+        run(X)
+    assert one.at(step.NEW_OPTIMIZERS + 1)
+
+
 def test_an_optimizer_that_comes_late_is_met(graphs: list[Any]) -> None:
     """One call runs as it is, and the next ones as one graph."""
     one = Slope()
@@ -604,18 +624,25 @@ def test_an_optimizer_of_another_kind_is_told(graphs: list[Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("late", [False, True], ids=["before the step", "after it"])
 @pytest.mark.parametrize("kind", [SGD, Adam])
-def test_a_rate_that_is_written_in_parts_changes_nothing_else(kind: Any) -> None:
+def test_a_rate_that_is_written_in_parts_changes_nothing_else(kind: Any, late: bool) -> None:
     """Of the group's settings; Dynamo would set `capturable` too."""
 
     def written(one: Slope, x: Tensor) -> None:
         one.optimizer.param_groups[0]["lr"] = 0.05
         print("besides")
 
-    one = Slope(written)
+    one = Slope() if late else Slope(written)
     one.optimizer = kind([one.weight], 0.1)
     before = {**one.optimizer.param_groups[0], "lr": 0.05}
-    run = compile_update(one.update)
+
+    def update(x: Tensor) -> None:
+        one.update(x)
+        if late:
+            written(one, x)
+
+    run = compile_update(update)
     run(X)
     with pytest.warns(UserWarning, match="in parts"):
         run(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import re
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline_losses._core.public import public
+from offline_losses._core.public import _mend, public
 
 
 @public
@@ -113,3 +114,9 @@ def test_it_is_the_same_function_otherwise() -> None:
     assert scaled.__module__ == __name__
     assert scaled.__doc__ == "Refuses what is no number of Python's."
     assert pickle.loads(pickle.dumps(scaled)) is scaled
+
+
+def test_of_several_names_that_are_near_the_nearest_is_said() -> None:
+    """One of them."""
+    parameters = inspect.signature(lambda values, value: None).parameters
+    assert _mend("alue", parameters) == "Say value."

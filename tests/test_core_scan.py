@@ -240,3 +240,10 @@ def test_the_mapped_axis_comes_first() -> None:
     assert [x.shape for x in (b, a, cut)] == [(3, 2)] * 3
     assert a[:, 0].tolist() == a[:, 1].tolist() == [1.0, 2.0, 3.0]
     assert in_front(3, (0, 0, None), (b, b, None))[2] is None
+
+
+def test_by_halves_sums_are_rounded_once() -> None:
+    """What adds up in single precision counts in double."""
+    torch.manual_seed(0)
+    b, a, cut = torch.randn(2, 1000), torch.full((2, 1000), 0.999), torch.zeros(2, 1000, dtype=torch.bool)
+    assert scan._by_halves(b, a, cut).equal(scan._by_halves(b.double(), a.double(), cut).float())

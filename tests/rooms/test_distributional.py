@@ -564,3 +564,16 @@ def test_the_defaults() -> None:
     close(quantile_huber_loss(zero, zero + 3), 0.5 * 2.5)
     close(quantile_huber_loss(zero, zero + 3, delta=2.0), 0.5 * 4.0)
     close(quantile_huber_loss(zero, zero + 3, delta=2.0, divide_by_delta=True), 0.5 * 2.0)
+
+
+def test_levels_of_a_sample_that_is_masked_reach_no_gradient() -> None:
+    """Of any other, nor of itself, nor their own."""
+    x, y = torch.randn(2, 3, requires_grad=True), torch.randn(2, 4)
+    level = torch.tensor([[0.2, 0.5, 0.9], [torch.nan] * 3], requires_grad=True)
+    loss = quantile_huber_loss(x, y, quantile=level, mask=torch.tensor([True, False]))
+    alone = x.detach()[:1].requires_grad_()
+    expected = quantile_huber_loss(alone, y[:1], quantile=level[:1])
+    close(loss, expected)
+    slope, of_level = torch.autograd.grad(loss, [x, level])
+    close(slope[:1], torch.autograd.grad(expected, alone)[0])
+    assert slope[1].tolist() == of_level[1].tolist() == [0.0] * 3

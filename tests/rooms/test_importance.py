@@ -50,6 +50,15 @@ def test_blocks_of_episodes_change_neither_value_nor_gradient(name: str, log: Lo
         close(one, other, 1e-9)
 
 
+@given(log=logs())
+def test_blocks_of_episodes_change_no_weight(log: Log) -> None:
+    """They are put together in their order."""
+    whole = importance_weights(log.log_ratio, log.done)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", 3)
+        close(importance_weights(log.log_ratio, log.done), whole, 1e-9)
+
+
 @each_estimator
 @given(data=st.data(), discount=discounts)
 def test_many_steps_are_no_other_than_few(name: str, data: st.DataObject, discount: float) -> None:
