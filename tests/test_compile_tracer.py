@@ -99,6 +99,21 @@ def test_random_numbers_are_drawn_from_their_own_stream(library: str, seed: Call
     assert drawn[0] == drawn[1]
 
 
+def test_a_generator_of_ones_own_is_not_drawn_from_once_and_for_all() -> None:
+    """What a trace drew from it would be a constant of the graph."""
+    drawn = []
+    for compiled in (True, False):
+        generator = random.Random(3)
+        one = Slope(lambda one, x, generator=generator: generator.random())
+        run = compile_update(one.update) if compiled else one.update
+        first = run(X)
+        with pytest.warns(UserWarning, match="Python draws random numbers in") if compiled else nullcontext():
+            second = run(X)
+        drawn.append([first, second, *(run(X) for _ in range(3)), generator.random()])
+        assert one.at(5)
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_backward_pass_behind_a_break_is_done() -> None:
     """Traced with `trace_autograd_ops` it would do nothing there."""
